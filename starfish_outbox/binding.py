@@ -1,0 +1,235 @@
+"""A queue's tie to one identity: a mirror of the entries, and the one door for every change.
+
+Changes that wait are flushed together, one flush at a time (**group commit**, no timer): a lone change pays one commit,
+a thousand concurrent ones share a few. Only what is durable becomes visible. A drain, and every change that has begun,
+hold *this* object, so that nothing they do can land under another identity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Literal
+from weakref import WeakMethod, finalize
+
+from starfish_outbox.caches.base import EntryStore, Insert, Member, Op, Outcome, Seen
+from starfish_outbox.entry import Claim, StoredEntry
+from starfish_outbox.errors import CacheError, CacheWriteError
+from starfish_outbox.state import State
+
+
+class Claimant:
+    """Makes claims that live until it is closed or collected."""
+
+    def __init__(self, store: EntryStore, kind: Literal["drain", "bare"], now_ms: Callable[[], int]) -> None:
+        self._number = store.new_claimant()
+        self._store = store
+        self._kind = kind
+        self._now_ms = now_ms
+        self._serials = count(1)
+        self.close = finalize(self, store.drop_claimant, self._number)
+
+    def token(self) -> Claim:
+        """A claim that equals no other."""
+        return Claim(self._store.owner, self._number, next(self._serials), self._kind, self._now_ms())
+
+
+class Binding:
+    """See the module. Made unopened; ``open`` reads the key, ``detach`` lets go of it once nothing is in flight.
+
+    Attributes:
+        state: the mirror: what is durable, as of the last refresh plus what was changed here.
+        notes: what was set aside or read differently, in words.
+        detached: the queue has moved on; what is still recorded here is late.
+        bare: makes the claims of ``queue.claim``.
+    """
+
+    def __init__(
+        self,
+        store: EntryStore,
+        key: str,
+        now_ms: Callable[[], int],
+        notify: Callable[[], None],
+        write_timeout: float | None,
+    ) -> None:
+        self.store = store
+        self.key = key
+        self.state = State()
+        self.notes: list[str] = []
+        self.detached = False
+        self._now_ms = now_ms
+        self._listener = WeakMethod(notify)  # a drain that goes on must not keep a dropped queue alive
+        self._write_timeout = write_timeout
+        self._waiting: list[tuple[Sequence[Op], asyncio.Future[list[Outcome]]]] = []
+        self._flusher: asyncio.Task[None] | None = None
+        self._users = 0
+        self._pid = os.getpid()
+        self._member = Member(now_ms, self._absorb, self._reload)
+        self._leave = finalize(self, store.leave, key, self._member)
+        self._leave.atexit = False
+        self.bare = Claimant(store, "bare", now_ms)
+
+    async def open(self) -> None:
+        """Read the key. Again on an open binding: what the store has now; claims made by ``bare`` are given up.
+
+        Raises:
+            CacheError: it cannot be read, is owned by another process, or is not understood.
+        """
+        self.attach()
+        self.bare.close()
+        self.bare = Claimant(self.store, "bare", self._now_ms)
+        try:
+            opened = await self.store.open(self.key, self._member)
+        except CacheError:
+            raise
+        except Exception as error:
+            raise CacheError(f"{self.key!r} could not be read from {self.store.where}: {error}") from error
+        self.state = State(opened.entries)
+        self.notes = opened.notes
+        self._member.stale = False
+
+    def attach(self) -> None:
+        """Belong to the running loop; what was not flushed on an earlier one died with it.
+
+        Raises:
+            RuntimeError: another loop that still runs uses this queue.
+        """
+        loop = asyncio.get_running_loop()
+        if self._member.loop is loop:
+            return
+        if self._member.loop is not None:
+            if self._member.loop.is_running() and self._pid == os.getpid():
+                raise RuntimeError(
+                    "this queue is used by another event loop that is still running; "
+                    "open a queue of its own (on the same cache) in each thread"
+                )
+            self._waiting, self._flusher, self._member.stale = [], None, True
+        self._member.loop, self._pid = loop, os.getpid()
+
+    async def refresh(self) -> None:
+        """Learn what other processes changed, and take back the claims of those that are gone.
+
+        Raises:
+            CacheError: the store cannot be read.
+        """
+        self.attach()
+        try:
+            await self.store.refresh(self.key, self._member)
+        except CacheError:
+            raise
+        except Exception as error:
+            raise CacheError(f"{self.key!r} could not be read from {self.store.where}: {error}") from error
+
+    def apply(self, ops: Sequence[Op]) -> asyncio.Future[list[Outcome]]:
+        """Hand operations in, now; the future tells what became of them once they are durable, all or none.
+
+        Cancelling who waits does not take them back: await it shielded.
+
+        Raises (in the future):
+            CacheWriteError: nothing changed in memory; on disk unknown.
+        """
+        self.attach()
+        future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_retrieve)
+        self._waiting.append((ops, future))
+        if self._flusher is None:
+            self._flusher = asyncio.get_running_loop().create_task(self._flush())
+        return future
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While entered, the key is kept although the queue may move on."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self._let_go()
+
+    def detach(self) -> None:
+        """The queue moves on: bare claims are given up now, the key once the last late change is recorded."""
+        self.detached = True
+        self.bare.close()
+        self._let_go()
+
+    async def drained(self) -> None:
+        """After ``detach``: returns when what waited is flushed and, if no drain runs, the key given back."""
+        if self._flusher is not None:
+            await asyncio.wait([self._flusher])
+        await self.store.left(self.key)
+
+    def _let_go(self) -> None:
+        if self.detached and not self._users and not self._waiting and self._flusher is None:
+            self._leave()
+
+    async def _flush(self) -> None:
+        calls: list[tuple[Sequence[Op], asyncio.Future[list[Outcome]]]] = []
+        try:
+            if self._member.stale:
+                await self.refresh()
+            while self._waiting:
+                calls, self._waiting = self._waiting, []
+                await self._flush_one(calls)
+        except BaseException as error:
+            failure = CacheWriteError(f"{self.key!r}: the write was interrupted; trying the same id again is safe")
+            failure.__cause__ = error
+            _fail([*calls, *self._waiting], failure)
+            self._waiting = []
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._flusher = None
+            self._let_go()
+
+    async def _flush_one(self, calls: list[tuple[Sequence[Op], asyncio.Future[list[Outcome]]]]) -> None:
+        ops = [op for call in calls for op in call[0]]
+        try:
+            async with asyncio.timeout(self._write_timeout):
+                outcomes = await self.store.apply(self.key, self._member, ops, late=self.detached)
+        except Exception as error:  # noqa: BLE001  # whatever a cache raises, the change is not stored
+            ids = ", ".join(repr(op.entry.id if isinstance(op, Insert) else op.id or op.seq) for op in ops[:3])
+            more = f" and {len(ops) - 3} more" if len(ops) > 3 else ""
+            failure = CacheWriteError(
+                f"{self.key!r}: could not store the change of {ids}{more} in {self.store.where}: "
+                f"{str(error) or type(error).__name__}. Trying the same id again is safe."
+            )
+            failure.__cause__ = error
+            _fail(calls, failure)
+            return
+        if any(o.applied or (not isinstance(op, Insert) and op.rewrite) for o, op in zip(outcomes, ops, strict=True)):
+            self._notify()
+        start = 0
+        for part, future in calls:
+            if not future.done():
+                future.set_result(outcomes[start : start + len(part)])
+            start += len(part)
+
+    def _notify(self) -> None:
+        listener = self._listener()
+        if listener is not None:
+            listener()
+
+    def _absorb(self, changes: Sequence[Seen], own: bool) -> None:
+        for seq, entry in changes:
+            self.state.put(seq, entry)
+        if not own:
+            self._notify()
+
+    def _reload(self, entries: Sequence[StoredEntry]) -> None:
+        self.state = State(entries)
+        self._notify()
+
+
+def _fail(calls: Sequence[tuple[Sequence[Op], asyncio.Future[list[Outcome]]]], error: CacheWriteError) -> None:
+    for _, future in calls:
+        if not future.done():
+            future.set_exception(error)
+
+
+def _retrieve(future: asyncio.Future[list[Outcome]]) -> None:
+    """An error nobody waited for (its caller was cancelled) is not worth a message at the end of the program."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,361 @@
+"""The queue on any ``LocalCache``: one JSON array under one key, written whole on every change.
+
+The adapter keeps the entries and the encoded text of each, so that a write joins texts and encodes only what changed.
+It is the one owner of the array; a cache that other programs can reach says so by being an ``OwnedCache``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, Protocol, runtime_checkable
+from weakref import WeakValueDictionary
+
+from starfish_outbox import codec
+from starfish_outbox.caches.base import (
+    CORRUPT,
+    QUARANTINE,
+    Insert,
+    LocalCache,
+    Member,
+    Op,
+    Opened,
+    Outcome,
+    Seen,
+    free,
+    is_free,
+    log,
+    settled,
+)
+from starfish_outbox.caches.owner import new_owner
+from starfish_outbox.caches.turnstile import Turnstile
+from starfish_outbox.entry import SENDING, StoredEntry
+from starfish_outbox.errors import CacheError, CacheWriteError, CorruptQueueError
+from starfish_outbox.state import State
+from starfish_outbox.transitions import GONE
+
+
+class ForeignWriteError(CacheError):
+    """Raised by an ``OwnedCache`` instead of writing over a text that somebody else wrote meanwhile."""
+
+
+@runtime_checkable
+class OwnedCache(LocalCache, Protocol):
+    """A cache that other programs can reach: it locks keys, and notices writers that take no lock."""
+
+    @property
+    def identity(self) -> object:
+        """Equal for two objects on the same place, so that they share one state in this process."""
+
+    async def acquire(self, key: str) -> None:
+        """Own the key, or raise ``QueueLockedError``."""
+
+    def release(self, key: str) -> None:
+        """Give the key back."""
+
+    async def changed(self, key: str) -> bool:
+        """Whether somebody else wrote the key since it was last read or written here."""
+
+
+@dataclass
+class _Keyed:
+    """What is known of one key while a queue holds it."""
+
+    state: State = field(default_factory=State)
+    texts: dict[int, str] = field(default_factory=dict)
+    stored: str | None = None
+    notes: list[str] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
+    moved: dict[int, int] = field(default_factory=dict)
+
+    def put(self, seq: int, entry: StoredEntry | None) -> StoredEntry | None:
+        before = self.state.put(seq, entry)
+        if entry is None:
+            self.texts.pop(seq, None)
+        else:
+            self.texts[seq] = codec.encode_entry(entry)
+        return before
+
+    def text(self) -> str:
+        return codec.encode_array([self.texts[entry.seq] for entry in self.state])
+
+
+class AdaptedStore:
+    """See ``EntryStore``. One for each cache and process; use ``adapted(cache)`` to get it."""
+
+    def __init__(self, cache: LocalCache) -> None:
+        self.owner = new_owner()
+        self._cache = cache
+        self._owned = cache if isinstance(cache, OwnedCache) else None
+        self._keys: dict[str, _Keyed] = {}
+        self._turn = Turnstile()
+        self._claimants: set[int] = set()
+        self._numbers = count(1)
+        self._seqs = count(1)
+
+    @property
+    def where(self) -> str:
+        """See ``EntryStore``."""
+        return repr(self._cache)
+
+    @property
+    def durability(self) -> str:
+        """See ``EntryStore``."""
+        return str(getattr(self._cache, "durability", "as durable as this cache makes it"))
+
+    def new_claimant(self) -> int:
+        """See ``EntryStore``."""
+        number = next(self._numbers)
+        self._claimants.add(number)
+        return number
+
+    def drop_claimant(self, claimant: int) -> None:
+        """See ``EntryStore``."""
+        self._claimants.discard(claimant)
+
+    async def was_sent(self, key: str, id: str) -> bool:
+        """See ``EntryStore``: nothing but quarantine lies beside the key, so there is no ledger."""
+        return False
+
+    async def open(self, key: str, member: Member) -> Opened:
+        """See ``EntryStore``."""
+        async with self._turn:
+            now_ms = member.now_ms()
+            keyed = self._keys.get(key)
+            if keyed is None and self._owned is not None:
+                await self._owned.acquire(key)
+            try:
+                if keyed is not None and self._owned is not None and await self._owned.changed(key):
+                    await self._merge(key, keyed, now_ms)
+                else:
+                    keyed = await self._read(key, keyed, now_ms)
+            except BaseException:
+                if key not in self._keys and self._owned is not None:
+                    self._owned.release(key)
+                raise
+            self._keys[key] = keyed
+            if member not in keyed.members:
+                keyed.members.append(member)
+            for other in keyed.members:
+                if other is not member:
+                    other.deliver_all(list(keyed.state))
+            return Opened(list(keyed.state), list(keyed.notes))
+
+    def leave(self, key: str, member: Member) -> None:
+        """See ``EntryStore``."""
+        keyed = self._keys.get(key)
+        if keyed is None or member not in keyed.members:
+            return
+        keyed.members.remove(member)
+        if not keyed.members:
+            del self._keys[key]
+            if self._owned is not None:
+                self._owned.release(key)
+
+    async def left(self, key: str) -> None:
+        """See ``EntryStore``."""
+        if self._owned is not None:
+            await self._owned.changed(key)  # comes after the release on the cache's thread
+
+    async def refresh(self, key: str, member: Member) -> None:
+        """See ``EntryStore``. A claim that is taken back is written with the next change, as a hydrate's would be."""
+        async with self._turn:
+            keyed, now_ms = self._keyed(key), member.now_ms()
+            if self._owned is not None and await self._owned.changed(key):
+                await self._merge(key, keyed, now_ms)
+            freed = self._free_claims(keyed.state, now_ms)
+            for entry in freed:
+                keyed.put(entry.seq, entry)
+            if member.stale:
+                member.stale = False
+                member.deliver_all(list(keyed.state))
+            _tell(keyed.members, member, [(entry.seq, entry) for entry in freed])
+
+    async def apply(self, key: str, member: Member, ops: Sequence[Op], *, late: bool = False) -> list[Outcome]:
+        """See ``EntryStore``."""
+        async with self._turn:
+            keyed = self._keyed(key)
+            if late:
+                await self._read_late(key, keyed, member.now_ms())
+            for _ in range(5):
+                undo: list[Seen] = []
+                try:
+                    outcomes = [self._one(keyed, op, undo) for op in ops]
+                    if undo or (not late and any(not isinstance(op, Insert) and op.rewrite for op in ops)):
+                        await self._write(key, keyed)
+                except ForeignWriteError:
+                    _undo(keyed, undo)
+                    await self._merge(key, keyed, member.now_ms())
+                    continue
+                except BaseException:
+                    _undo(keyed, undo)
+                    raise
+                _tell(keyed.members, member, [(seq, keyed.state.get(seq)) for seq, _ in undo])
+                return outcomes
+            raise CacheWriteError(f"{key!r}: another program keeps writing it without taking the lock")
+
+    def _keyed(self, key: str) -> _Keyed:
+        if key not in self._keys:
+            raise CacheError(f"{key!r} was given back; hydrate it again")
+        return self._keys[key]
+
+    def _one(self, keyed: _Keyed, op: Op, undo: list[Seen]) -> Outcome:
+        if isinstance(op, Insert):
+            live = keyed.state.first(op.entry.id or "")
+            if live is not None:
+                return Outcome(False, live.seq, live, why="live")
+            entry = replace(op.entry, seq=next(self._seqs))
+            undo.append((entry.seq, keyed.put(entry.seq, entry)))
+            return Outcome(True, entry.seq, entry)
+        if op.seq is not None:
+            before = keyed.state.get(keyed.moved.get(op.seq, op.seq))
+        else:
+            before = keyed.state.first(op.id or "")
+        if before is None:
+            return Outcome(False)
+        after = op.step(before)
+        if after is None:
+            return Outcome(False, before.seq, before)
+        entry_after = None if after is GONE else after
+        undo.append((before.seq, keyed.put(before.seq, entry_after)))
+        return Outcome(True, before.seq, entry_after, before)
+
+    async def _write(self, key: str, keyed: _Keyed) -> None:
+        text = keyed.text()
+        await settled(self._cache.set_item(key, text))
+        keyed.stored = text
+
+    async def _get(self, key: str) -> str | None:
+        text: Any = await settled(self._cache.get_item(key))
+        if text is not None and not isinstance(text, str):
+            raise CacheError(f"{key!r}: get_item answered {type(text).__name__}; a cache answers str or None")
+        return text
+
+    async def _decode(self, key: str, text: str | None, now_ms: int) -> codec.Reading:
+        """What the text holds; whatever it loses by being read is first set aside."""
+        try:
+            reading = codec.read(text or "")
+        except codec.NotAQueueError as error:
+            raise CorruptQueueError(f"{key!r}: {error}. Nothing was changed.") from error
+        if reading.damage is not None:
+            moved_to = await self._set_aside(key, text or "")
+            reading.notes.insert(
+                0, f"{key!r} was no JSON array ({reading.damage}); its text is kept under {moved_to!r}"
+            )
+        if reading.rejected:
+            beside = key + QUARANTINE
+            more = codec.add_to_quarantine(await self._get(beside), reading.rejected, now_ms)
+            if more is not None:
+                await settled(self._cache.set_item(beside, more))
+            reading.notes += [f"{element.reason}: set aside under {beside!r}" for element in reading.rejected]
+        for note in reading.notes:
+            log.warning("%s: %s", key, note)
+        return reading
+
+    async def _set_aside(self, key: str, text: str) -> str:
+        for number in count(1):
+            beside = f"{key}{CORRUPT}{number}"
+            there = await self._get(beside)
+            if there is None:
+                await settled(self._cache.set_item(beside, text))
+            if there is None or there == text:
+                return beside
+        raise AssertionError("count() ends")
+
+    async def _read(self, key: str, known: _Keyed | None, now_ms: int) -> _Keyed:
+        """The key as the cache has it now; claims that are live here survive."""
+        text = await self._get(key)
+        if known is not None and text == known.stored and text is not None:
+            for entry in self._free_claims(known.state, now_ms):
+                known.put(entry.seq, entry)
+            return known
+        reading = await self._decode(key, text, now_ms)
+        keyed = _Keyed(stored=text, notes=reading.notes, members=known.members if known else [])
+        self._adopt(keyed, reading.entries, known, now_ms)
+        return keyed
+
+    async def _read_late(self, key: str, keyed: _Keyed, now_ms: int) -> None:
+        """Before a late settlement: another program may have changed or forgotten the key since its owner left."""
+        text = await self._get(key)
+        if text == keyed.stored:
+            return
+        entries = [] if text is None else (await self._decode(key, text, now_ms)).entries
+        fresh = _Keyed(stored=text, notes=keyed.notes, members=keyed.members)
+        self._adopt(fresh, entries, keyed, now_ms)
+        keyed.__dict__.update(fresh.__dict__)
+
+    async def _merge(self, key: str, keyed: _Keyed, now_ms: int) -> None:
+        """Take in what a program without the lock wrote, and keep what we acknowledged and it did not know.
+
+        It may have sent and removed an entry, or never have seen it: kept, and marked ``maybe_sent``, nothing is lost.
+        """
+        text = await self._get(key)
+        reading = await self._decode(key, text, now_ms)
+        theirs = {entry.id for entry in reading.entries}
+        ours = [e if e.claim else replace(e, maybe_sent_ms=e.maybe_sent_ms or now_ms) for e in keyed.state]
+        missing = [entry for entry in ours if entry.id not in theirs]
+        note = f"another program wrote {key!r} without the lock; merged, {len(missing)} entries of ours kept"
+        log.warning("%s", note)
+        fresh = _Keyed(stored=text, notes=[*keyed.notes, *reading.notes, note], members=keyed.members)
+        self._adopt(fresh, [*reading.entries, *missing], keyed, now_ms)
+        keyed.__dict__.update(fresh.__dict__)
+        for member in keyed.members:
+            member.deliver_all(list(keyed.state))
+
+    def _adopt(self, keyed: _Keyed, entries: Iterable[StoredEntry], known: _Keyed | None, now_ms: int) -> None:
+        """Fill a fresh state; entries are recognised by id, so that a running drain finds them, and its claims hold."""
+        before: dict[str | None, deque[StoredEntry]] = defaultdict(deque)
+        for entry in known.state if known else ():
+            before[entry.id].append(entry)
+        for entry in entries:
+            twin = before[entry.id].popleft() if before[entry.id] else None
+            fresh = replace(entry, seq=next(self._seqs), claim=twin.claim if twin else None)
+            if twin is not None:
+                keyed.moved[twin.seq] = fresh.seq
+            if fresh.claim is not None and not is_free(fresh.claim, self.owner, self._claimants):
+                fresh = replace(fresh, status=SENDING)
+            elif fresh.status == SENDING and fresh.id is not None:
+                fresh = free(fresh, self.owner, now_ms)
+            else:
+                fresh = replace(fresh, claim=None)
+            keyed.put(fresh.seq, fresh)
+        for first, second in list((known.moved if known else {}).items()):
+            if second in keyed.moved:
+                keyed.moved[first] = keyed.moved[second]
+
+    def _free_claims(self, state: State, now_ms: int) -> list[StoredEntry]:
+        if not state.counts().sending:
+            return []
+        return [
+            free(entry, self.owner, now_ms)
+            for entry in state
+            if entry.status == SENDING and entry.id is not None and is_free(entry.claim, self.owner, self._claimants)
+        ]
+
+
+_stores: WeakValueDictionary[object, AdaptedStore] = WeakValueDictionary()
+
+
+def adapted(cache: LocalCache) -> AdaptedStore:
+    """The store on this cache: the same one for all queues of this process, so that they share one state."""
+    for name in ("get_item", "set_item", "remove_item"):
+        if not callable(getattr(cache, name, None)):
+            raise TypeError(f"{type(cache).__name__} is no LocalCache: it has no method {name}")
+    identity = cache.identity if isinstance(cache, OwnedCache) else id(cache)
+    store = _stores.get(identity)
+    if store is None:
+        store = _stores[identity] = AdaptedStore(cache)
+    return store
+
+
+def _undo(keyed: _Keyed, undo: list[Seen]) -> None:
+    for seq, before in reversed(undo):
+        keyed.put(seq, before)
+
+
+def _tell(members: Sequence[Member], own: Member, changes: Sequence[Seen]) -> None:
+    if changes:
+        for member in members:
+            member.deliver(changes, own=member is own)

@@ -1,0 +1,99 @@
+"""A damaged database: moved aside as it is, and every row that can still be read copied into a new one."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from starfish_outbox.caches import rows
+from starfish_outbox.errors import CorruptQueueError
+
+_SIDE_FILES = ("-journal", "-wal", "-shm")
+_MOST_PROBES = 1_000_000
+
+
+def salvage(path: Path, others: Callable[[], list[str]], reason: str) -> str:
+    """Put the damaged file aside under ``<path>.corrupt.<n>`` and make a new one of what can be read; says what it did.
+
+    Raises:
+        CorruptQueueError: another process has the file open; it would go on writing into the file set aside.
+    """
+    holders = others()
+    if holders:
+        raise CorruptQueueError(f"{path} is damaged ({reason}) and open in {', '.join(holders)}; close it there first")
+    aside = next(
+        beside for number in count(1) if not (beside := path.with_name(f"{path.name}.corrupt.{number}")).exists()
+    )
+    for suffix in _SIDE_FILES:  # a journal belongs to its database by name
+        side = path.with_name(path.name + suffix)
+        if side.exists():
+            side.rename(aside.with_name(aside.name + suffix))
+    path.rename(aside)
+    connection = rows.connect(path)
+    damaged = sqlite3.connect(aside, isolation_level=None)
+    damaged.text_factory = _text
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        found = {table: _copy(damaged, connection, table) for table in ("keys", "entries", "ledger")}
+        connection.execute("INSERT OR IGNORE INTO keys (key) SELECT DISTINCT key FROM entries")
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+        damaged.close()
+    return (
+        f"{path} was damaged ({reason}); it is kept as {aside.name}, and {found['entries']} entries and "
+        f"{found['ledger']} ids of the ledger were saved from it"
+    )
+
+
+def _copy(damaged: sqlite3.Connection, connection: sqlite3.Connection, table: str) -> int:
+    """Copy what can be read of one table; the number of rows."""
+    copied = 0
+    for row in _readable(damaged, table):
+        marks = ", ".join("?" * len(row))
+        copied += connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row).rowcount
+    return copied
+
+
+def _readable(damaged: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
+    """Rows from the front up to the damage and from the back up to it, then single entries between by their number."""
+    order = "seq" if table == "entries" else "key"
+    yield from _rows(damaged, f"SELECT * FROM {table} ORDER BY {order}")
+    yield from _rows(damaged, f"SELECT * FROM {table} ORDER BY {order} DESC")
+    if table == "entries":
+        lowest, highest = _hidden(damaged)
+        for seq in range(lowest, highest):
+            yield from _rows(damaged, "SELECT * FROM entries WHERE seq = ?", (seq,))
+
+
+def _hidden(damaged: sqlite3.Connection) -> tuple[int, int]:
+    """The numbers between which neither direction came through; (0, 0) when the table reads from end to end."""
+    from_front = [seq for (seq,) in _rows(damaged, "SELECT seq FROM entries NOT INDEXED ORDER BY seq")]
+    from_back = [seq for (seq,) in _rows(damaged, "SELECT seq FROM entries NOT INDEXED ORDER BY seq DESC")]
+    if from_front[-1:] == from_back[:1]:
+        return (0, 0)
+    lowest = from_front[-1] + 1 if from_front else 1
+    given = max((int(seq) for (seq,) in _rows(damaged, "SELECT seq FROM sqlite_sequence")), default=0)
+    return lowest, from_back[-1] if from_back else min(given, lowest + _MOST_PROBES) + 1
+
+
+def _rows(damaged: sqlite3.Connection, statement: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Rows until the first that cannot be read: damage ends a statement, not the connection.
+
+    What no statement finds lies in the file set aside.
+    """
+    try:
+        yield from damaged.execute(statement, values)
+    except sqlite3.DatabaseError:
+        return
+
+
+def _text(data: bytes) -> str | bytes:
+    """A text that is no UTF-8 stays bytes: its row goes to the quarantine when a queue opens the new file."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
