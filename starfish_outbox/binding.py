@@ -42,7 +42,6 @@ class Binding:
 
     Attributes:
         state: the mirror: what is durable, as of the last refresh plus what was changed here.
-        notes: what was set aside or read differently, in words.
         detached: the queue has moved on; what is still recorded here is late.
         bare: makes the claims of ``queue.claim``.
     """
@@ -58,7 +57,6 @@ class Binding:
         self.store = store
         self.key = key
         self.state = State()
-        self.notes: list[str] = []
         self.detached = False
         self._now_ms = now_ms
         self._listener = WeakMethod(notify)  # a drain that goes on must not keep a dropped queue alive
@@ -82,13 +80,12 @@ class Binding:
         self.bare.close()
         self.bare = Claimant(self.store, "bare", self._now_ms)
         try:
-            opened = await self.store.open(self.key, self._member)
+            entries = await self.store.open(self.key, self._member)
         except CacheError:
             raise
         except Exception as error:
             raise CacheError(f"{self.key!r} could not be read from {self.store.where}: {error}") from error
-        self.state = State(opened.entries)
-        self.notes = opened.notes
+        self.state = State(entries)
         self._member.stale = False
 
     def attach(self) -> None:
@@ -157,6 +154,7 @@ class Binding:
 
     async def drained(self) -> None:
         """After ``detach``: returns when what waited is flushed and, if no drain runs, the key given back."""
+        self.attach()
         if self._flusher is not None:
             await asyncio.wait([self._flusher])
         await self.store.left(self.key)

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-from starfish_outbox.entry import QUEUED, LastError, OutboxEntry, StoredEntry
+from starfish_outbox.entry import FAILED, QUEUED, SENDING, LastError, OutboxEntry, StoredEntry
 from starfish_outbox.errors import OutboxError
 from starfish_outbox.jsontext import (
     DamagedText,
@@ -139,6 +140,8 @@ def read(text: str) -> Reading:
             index = _skip(text, index)
     if _skip(text, index) != len(text):
         return _salvage(text, f"more text behind the array at character {index}")
+    times = Counter(entry.id for entry in reading.entries if entry.id is not None)
+    reading.notes += [f"id {id!r} stands {n} times: all are kept" for id, n in times.items() if n > 1]
     return reading
 
 
@@ -155,6 +158,8 @@ def stored(seq: int, data: Mapping[str, Any], notes: list[str], place: str) -> S
         notes.append(f"{place}.enqueuedAt is no number, read as {known} (id {id!r})")
         at = known
     status = data.get("status", QUEUED)
+    if not isinstance(status, str) or status not in (QUEUED, SENDING, FAILED):
+        notes.append(f"{place}.status is unknown: kept, never drained (id {id!r})")
     optional = {name: data[name] for name in _FIELDS[5:] if name in data}
     maybe_sent, next_attempt = _instant(optional.get("maybeSent")), _instant(optional.get("nextAttemptAt"))
     last_error = _last_error(optional.get("lastError"))
@@ -239,10 +244,13 @@ def add_to_quarantine(text: str | None, rejected: list[Rejected], at_ms: int) ->
 
     A quarantine text is a JSON array of ``{"at", "reason", "text"}``; ``text`` is the element byte for byte.
     """
-    known: list[Any] = []
-    if text is not None:
-        known = decode(text)
-    seen = {element["text"] for element in known}
+    try:
+        known = decode(text) if text is not None else []
+    except DamagedText:
+        known = [{"at": at_ms, "reason": "an earlier quarantine that is no JSON", "text": text}]
+    if not isinstance(known, list):  # somebody else's text under this key is no less worth keeping
+        known = [known]
+    seen = {element.get("text") for element in known if isinstance(element, dict)}
     fresh = [element for element in rejected if element.text not in seen]
     if not fresh:
         return None

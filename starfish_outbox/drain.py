@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from starfish_outbox import codec, transitions
 from starfish_outbox.binding import Binding, Claimant
 from starfish_outbox.caches.base import Outcome, Update, log
+from starfish_outbox.checks import check_max_attempts
 from starfish_outbox.entry import FAILED, QUEUED, Claim, LastError, OutboxEntry, StoredEntry
 from starfish_outbox.errors import CacheError, UnackedError
 from starfish_outbox.outcomes import Classify, classify as default_rule, describe, outcome_of
-from starfish_outbox.queue import OutboxQueue, check_max_attempts
+from starfish_outbox.queue import OutboxQueue
 from starfish_outbox.transitions import Step
 
 if TYPE_CHECKING:
@@ -121,9 +122,8 @@ async def drain_outbox(
     if binding is None:
         return DrainResult(0, 0)
     claimant = Claimant(binding.store, "drain", queue.now_ms)
-    run = _Pass(
-        binding, claimant, send, queue.now_ms, max_attempts, limit, timeout, on_progress, classify or default_rule
-    )
+    rule = classify or default_rule
+    run = _Pass(binding, claimant, send, queue.now_ms, max_attempts, limit, timeout, on_progress, rule)
     with binding.in_use():
         try:
             return await run.run()
@@ -141,49 +141,40 @@ class _Settlement:
     counts_as: Literal["sent", "failed?", ""] = ""
 
 
+@dataclass
 class _Pass:
-    def __init__(
-        self,
-        binding: Binding,
-        claimant: Claimant,
-        send: Send,
-        now_ms: Callable[[], int],
-        max_attempts: int,
-        limit: int | None,
-        timeout: float | None,
-        on_progress: Callable[[DrainProgress], object] | None,
-        rule: Classify,
-    ) -> None:
-        self._binding = binding
-        self._claimant = claimant
-        self._send = send
-        self._now_ms = now_ms
-        self._max_attempts = max_attempts
-        self._limit = limit
-        self._timeout = timeout
-        self._on_progress = on_progress
-        self._rule = rule
-        self._result = DrainResult(0, 0)
-        self._sent = 0
-        self._silent = 0
-        self._done = 0
-        self._total = 0
+    """One pass: its options, and what is known so far."""
+
+    binding: Binding
+    claimant: Claimant
+    send: Send
+    now_ms: Callable[[], int]
+    max_attempts: int
+    limit: int | None
+    timeout: float | None
+    on_progress: Callable[[DrainProgress], object] | None
+    rule: Classify
+    result: DrainResult = field(default_factory=lambda: DrainResult(0, 0))
+    sent: int = 0
+    silent: int = 0
+    done: int = 0
+    total: int = 0
 
     async def run(self) -> DrainResult:
-        await self._binding.refresh()
+        await self.binding.refresh()
         todo = self._snapshot()
-        self._total = len(todo)
+        self.total = len(todo)
         last: _Settlement | None = None
         taken = 0
         try:
             for seq in todo:
-                if self._limit is not None and taken >= self._limit:
-                    self._stop("limit", f"{self._limit} entries were taken")
-                if self._binding.detached:
+                if self.limit is not None and taken >= self.limit:
+                    self._stop("limit", f"{self.limit} entries were taken")
+                if self.binding.detached:
                     self._stop("switched", "the queue was bound to another identity")
-                if self._result.stopped != "finished":
+                if self.result.stopped != "finished":
                     break
-                token = self._claimant.token()
+                token = self.claimant.token()
                 entry, last = await self._claim(seq, token, last), None
                 if entry is not None:
                     taken += 1
@@ -191,13 +182,13 @@ class _Pass:
         finally:
             if last is not None:
                 self._count(last, (await self._apply([_update(last)]))[0])
-        if self._silent and self._result.stopped == "finished":
+        if self.silent and self.result.stopped == "finished":
             self._stop("unacked", "no answer came back")
-        self._result.left = self._binding.state.counts().queued
-        return self._result
+        self.result.left = self.binding.state.counts().queued
+        return self.result
 
     def _snapshot(self) -> list[int]:
-        queued = [entry for entry in self._binding.state if entry.status == QUEUED and entry.id is not None]
+        queued = [entry for entry in self.binding.state if entry.status == QUEUED and entry.id is not None]
         queued.sort(key=transitions.behind_the_rest)
         return [entry.seq for entry in queued]
 
@@ -221,69 +212,73 @@ class _Pass:
             try:
                 await self._call(entry)
             except Exception as error:  # noqa: BLE001  # whatever a send raises is judged by the rule
-                verdict = outcome_of(error, self._rule)
+                try:
+                    verdict = outcome_of(error, self.rule)
+                except Exception:  # the user's rule is broken: say so, but not at the cost of the entry
+                    await self._put_back(entry.seq, transitions.release(token, maybe_sent_ms=self.now_ms()))
+                    raise
                 if verdict == "unacked" and ask_again:
-                    entry = replace(entry, maybe_sent_ms=entry.maybe_sent_ms or self._now_ms())
+                    entry = replace(entry, maybe_sent_ms=entry.maybe_sent_ms or self.now_ms())
                     continue
                 return self._judge(entry, token, error, verdict)
             except BaseException:  # cancelled or interrupted: whether it arrived is unknown
-                await self._put_back(entry.seq, transitions.release(token, maybe_sent_ms=self._now_ms()))
+                await self._put_back(entry.seq, transitions.release(token, maybe_sent_ms=self.now_ms()))
                 raise
             break
-        self._silent = 0
-        self._sent += 1
+        self.silent = 0
+        self.sent += 1
         return _Settlement(entry, transitions.sent(token), "sent", "sent")
 
     async def _call(self, entry: StoredEntry) -> None:
         copy = codec.public(entry)
-        if self._timeout is None:
-            answer = self._send(copy)
+        if self.timeout is None:
+            answer = self.send(copy)
             if inspect.isawaitable(answer):
                 await answer
             return
-        clock = asyncio.timeout(self._timeout)
+        clock = asyncio.timeout(self.timeout)
         try:
             async with clock:
-                answer = self._send(copy)
+                answer = self.send(copy)
                 if inspect.isawaitable(answer):
                     await answer
         except TimeoutError as error:
             if clock.expired():
-                raise UnackedError(f"no answer within {self._timeout:g} s") from error
+                raise UnackedError(f"no answer within {self.timeout:g} s") from error
             raise
 
     def _judge(self, entry: StoredEntry, token: Claim, error: Exception, verdict: Verdict) -> _Settlement:
         kind, words = describe(error)
         reason = f"{kind}: {words}" if words else kind
-        last_error = LastError(kind, words[: codec.MAX_ERROR_MESSAGE], self._now_ms())
+        last_error = LastError(kind, words[: codec.MAX_ERROR_MESSAGE], self.now_ms())
         if verdict == "unacked":
             return self._judge_silence(entry, token, last_error, reason)
         if verdict in ("offline", "busy", "auth"):
             self._stop(verdict, reason)
-            self._result.retry_after = getattr(error, "retry_after", None)
+            self.result.retry_after = getattr(error, "retry_after", None)
             # An entry that was asked twice, the second time without reaching anybody, may have arrived the first time.
             return _Settlement(entry, transitions.release(token, maybe_sent_ms=entry.maybe_sent_ms), verdict)
-        self._silent = 0
+        self.silent = 0
         if verdict == "rejected":
             return _Settlement(entry, transitions.park(token, last_error), "failed", "failed?")
-        step = transitions.attempt_failed(token, self._max_attempts, last_error, maybe_sent_ms=entry.maybe_sent_ms)
+        step = transitions.attempt_failed(token, self.max_attempts, last_error, maybe_sent_ms=entry.maybe_sent_ms)
         return _Settlement(entry, step, "attempt", "failed?")
 
     def _judge_silence(self, entry: StoredEntry, token: Claim, error: LastError, reason: str) -> _Settlement:
         """Twice no answer. Where others got through in this pass it is this entry's own fault, and costs an attempt."""
-        maybe_sent = entry.maybe_sent_ms or self._now_ms()
-        if self._sent:
-            step = transitions.attempt_failed(token, self._max_attempts, error, maybe_sent_ms=maybe_sent)
+        maybe_sent = entry.maybe_sent_ms or self.now_ms()
+        if self.sent:
+            step = transitions.attempt_failed(token, self.max_attempts, error, maybe_sent_ms=maybe_sent)
             return _Settlement(entry, step, "unacked", "failed?")
-        self._silent += 1
-        if self._silent >= UNACKED_IN_A_ROW:
+        self.silent += 1
+        if self.silent >= UNACKED_IN_A_ROW:
             self._stop("unacked", reason)
         step = transitions.release(token, maybe_sent_ms=maybe_sent, error=error)
         return _Settlement(entry, step, "unacked")
 
     def _count(self, settlement: _Settlement, outcome: Outcome) -> None:
         """Count what was settled, now that it is durable, and tell whoever wants to know."""
-        result, name = self._result, settlement.outcome
+        result, name = self.result, settlement.outcome
         if not outcome.applied:
             result.superseded += 1
         if settlement.counts_as == "sent":
@@ -291,23 +286,23 @@ class _Pass:
         elif settlement.counts_as and outcome.applied and outcome.entry and outcome.entry.status == FAILED:
             result.failed += 1
             name = "failed"
-        self._done += 1
-        if self._on_progress is not None:
+        self.done += 1
+        if self.on_progress is not None:
             id = settlement.entry.id or ""
             try:
-                self._on_progress(DrainProgress(result.sent, result.failed, self._done, self._total, id, name))
+                self.on_progress(DrainProgress(result.sent, result.failed, self.done, self.total, id, name))
             except Exception:  # noqa: BLE001  # a picture that fails must not stop the work
                 log.exception("on_progress failed; the pass goes on")
 
     def _stop(self, why: Stopped, reason: str) -> None:
-        if self._result.stopped == "finished":
-            self._result.stopped, self._result.reason = why, reason
+        if self.result.stopped == "finished":
+            self.result.stopped, self.result.reason = why, reason
 
     async def _apply(self, ops: list[Update]) -> list[Outcome]:
-        return await asyncio.shield(self._binding.apply(ops))
+        return await asyncio.shield(self.binding.apply(ops))
 
     async def _put_back(self, seq: int, step: Step) -> None:
-        """Record on the way out. It is handed in before the first wait, so that a second cancellation cannot stop it."""
+        """Record on the way out; handed in before the first wait, so that a second cancellation cannot stop it."""
         try:
             await self._apply([Update(step, seq=seq)])
         except CacheError:

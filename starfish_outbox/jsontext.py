@@ -217,20 +217,21 @@ def _write(  # noqa: C901 -- the hot path: each call moved out of this loop cost
             for key, value in rest:
                 if close != "}":
                     head = lead
-                elif type(key) is str and key.isascii():
+                elif type(key) is str and len(key) < 100 and key.isascii():
                     head = f"{lead}{quote(key)}:"
                 else:
                     head = f"{lead}{_key_text(key, foreign)}:"
+                    room -= len(head)
                     odd = True
                 lead = ","
                 kind = type(value)
                 if kind is str and value.isascii() and len(value) < 100:
                     write(f"{head}{quote(value)}")
                 elif kind is float:
-                    text = repr(
-                        value
-                    )  # as JavaScript spells it, unless it ends in .0, has an exponent or is not finite
-                    write(head + (_scalar_text(value, big_ints, foreign) if text[-1] in "0nf" or "e" in text else text))
+                    text = repr(value)
+                    if text[-1] in "0nf" or "e" in text:  # ends in .0, is not finite, or has an exponent
+                        text = _scalar_text(value, big_ints, foreign)
+                    write(f"{head}{text}")
                 elif kind is int and lowest <= value <= highest:
                     write(f"{head}{value}")
                 elif value is None:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from starfish_outbox import codec, transitions
 from starfish_outbox.binding import Binding
 from starfish_outbox.caches import LocalCache, store_of
-from starfish_outbox.caches.base import CORRUPT, QUARANTINE, Insert, Op, Outcome, Update, log
+from starfish_outbox.caches.base import Insert, Op, Outcome, Update
+from starfish_outbox.checks import check_id, check_key, check_max_attempts, check_ts
 from starfish_outbox.entry import FAILED, QUEUED, SENDING, OutboxEntry, StoredEntry
 from starfish_outbox.errors import ItemError, NotHydratedError, OutboxFullError
-from starfish_outbox.jsontext import MAX_SAFE_INTEGER, encode_item
+from starfish_outbox.jsontext import encode_item
+from starfish_outbox.listeners import Listeners
 from starfish_outbox.state import Counts, size_of
 from starfish_outbox.transitions import Step
 
 T = TypeVar("T")
-
-_RESERVED: Final = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)$")
-_SETTLE_ROUNDS: Final = 100
 
 
 @dataclass(frozen=True)
@@ -111,10 +108,7 @@ class OutboxQueue(Generic[T]):
         self._hydrating: asyncio.Event | None = None
         self._generation = 0
         self._reserved = _Reserved()
-        self._listeners: dict[int, Callable[[], None]] = {}
-        self._next_listener = 0
-        self._notifying = False
-        self._notify_again = False
+        self._listeners = Listeners()
 
     def __repr__(self) -> str:
         key = self._binding.key if self._binding else None
@@ -153,7 +147,7 @@ class OutboxQueue(Generic[T]):
             binding.state.bytes,
             self._store.where,
             self._store.durability,
-            tuple(binding.notes),
+            tuple(self._store.notes(binding.key)),
             tuple(_stuck(binding.state, self._store.owner)),
         )
 
@@ -165,16 +159,7 @@ class OutboxQueue(Generic[T]):
         Raises:
             TypeError: the listener is not callable, or is a coroutine function, which nobody would await.
         """
-        if not callable(listener) or inspect.iscoroutinefunction(listener):
-            raise TypeError("a listener is a plain function without arguments; start tasks from inside it")
-        number = self._next_listener
-        self._next_listener += 1
-        self._listeners[number] = listener
-
-        def unsubscribe() -> None:
-            self._listeners.pop(number, None)
-
-        return unsubscribe
+        return self._listeners.add(listener)
 
     async def hydrate(self, cache_key: str) -> None:
         """Bind to the identity whose entries are stored under ``cache_key``, and read them.
@@ -186,13 +171,13 @@ class OutboxQueue(Generic[T]):
             ValueError, TypeError: the key is empty, no string, or names a quarantine.
             CacheError: it cannot be read; the queue is then unbound, and nothing was changed.
         """
-        _check_key(cache_key)
+        check_key(cache_key)
         self._generation += 1
         generation = self._generation
         binding = self._binding
         if binding is None or binding.key != cache_key:
             self._unbind()
-            binding = Binding(self._store, cache_key, self._clock, self._notify, self._write_timeout)
+            binding = Binding(self._store, cache_key, self._clock, self._listeners.notify, self._write_timeout)
         if self._hydrating is None:
             self._hydrating = asyncio.Event()
         try:
@@ -210,14 +195,14 @@ class OutboxQueue(Generic[T]):
             return
         self._binding = binding
         self._hydrated()
-        self._notify()
+        self._listeners.notify()
 
     def clear(self) -> None:
         """Forget the identity: the queue is empty and unbound, what is stored stays stored (as at a sign-out)."""
         self._generation += 1
         self._unbind()
         self._hydrated()
-        self._notify()
+        self._listeners.notify()
 
     async def close(self) -> None:
         """Let go of the identity, without a word to listeners; bare claims are given up, stored entries stay."""
@@ -245,8 +230,8 @@ class OutboxQueue(Generic[T]):
             NotHydratedError: no identity is bound.
             CacheWriteError: it could not be stored; trying the same id again is safe.
         """
-        _check_id(id)
-        _check_ts(ts)
+        check_id(id)
+        check_ts(ts)
         binding = await self._bound()
         if binding.state.first(id) is not None:
             (touched,) = await _durable(binding, [Update(_touch, id=id)])
@@ -265,7 +250,7 @@ class OutboxQueue(Generic[T]):
         binding = await self._bound()
         entries = []
         for id, item in pairs:
-            _check_id(id)
+            check_id(id)
             entries.append(self._entry(id, self._encode(id, item), None))
         if not entries:
             return []
@@ -319,7 +304,7 @@ class OutboxQueue(Generic[T]):
 
     async def was_sent(self, id: str) -> bool:
         """Whether the ledger knows this id as delivered; False where no ledger is kept."""
-        _check_id(id)
+        check_id(id)
         binding = await self._bound()
         return await self._store.was_sent(binding.key, id)
 
@@ -400,41 +385,6 @@ class OutboxQueue(Generic[T]):
     async def _change(self, id: str, step: Step) -> None:
         await _durable(await self._bound(), [Update(step, id=id, rewrite=True)])
 
-    def _notify(self) -> None:
-        if self._notifying:  # a listener changed the queue: one more round, after this one
-            self._notify_again = True
-            return
-        self._notifying = True
-        try:
-            for _ in range(_SETTLE_ROUNDS):
-                self._notify_again = False
-                for listener in list(self._listeners.values()):
-                    self._call(listener)
-                if not self._notify_again:
-                    return
-            log.error("listeners keep changing the queue that they are told about; stopped telling them")
-        finally:
-            self._notifying = False
-
-    def _call(self, listener: Callable[[], None]) -> None:
-        try:
-            answer = cast("Callable[[], object]", listener)()
-        except Exception:  # noqa: BLE001  # one listener must not disturb the others
-            log.exception("a listener of the outbox failed")
-            return
-        if isinstance(answer, Awaitable):
-            log.error("a listener of the outbox answered a coroutine, which nobody awaits")
-            if inspect.iscoroutine(answer):
-                answer.close()
-
-
-def check_max_attempts(value: object) -> None:
-    """Raises unless it is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"max_attempts is a whole number, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"max_attempts is at least 1, not {value}")
-
 
 async def _durable(binding: Binding, ops: Sequence[Op]) -> list[Outcome]:
     """What became of the operations, once durable; a caller that is cancelled does not take them back."""
@@ -443,36 +393,6 @@ async def _durable(binding: Binding, ops: Sequence[Op]) -> list[Outcome]:
 
 def _touch(entry: StoredEntry) -> None:
     """Changes nothing: asks the store whether an entry that the mirror shows is still there, and durable."""
-
-
-def _check_key(key: object) -> None:
-    if not isinstance(key, str):
-        raise TypeError(f"a cache key is a string, not {type(key).__name__}")
-    if not key:
-        raise ValueError("the cache key is empty; choose one for each identity")
-    if _RESERVED.search(key):
-        raise ValueError(f"{key!r} names a quarantine; choose another cache key")
-
-
-def _check_id(id: object) -> None:
-    if not isinstance(id, str):
-        raise TypeError(f"an id is a string, not {type(id).__name__}: other languages compare other types differently")
-    if not id:
-        raise ValueError("the id is empty; content_id(item) makes a stable one")
-    if not id.isascii():
-        try:
-            id.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"the id {id!r} holds a lone surrogate, which is no Unicode text") from error
-
-
-def _check_ts(ts: object) -> None:
-    if ts is None:
-        return
-    if isinstance(ts, bool) or not isinstance(ts, int):
-        raise TypeError(f"ts is whole milliseconds since the Unix epoch, not {type(ts).__name__}")
-    if not 0 <= ts <= MAX_SAFE_INTEGER:
-        raise ValueError(f"ts is milliseconds since the Unix epoch, not {ts}")
 
 
 def _stuck(entries: Iterable[StoredEntry], owner: str) -> Iterator[str]:

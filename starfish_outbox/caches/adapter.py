@@ -6,6 +6,7 @@ It is the one owner of the array; a cache that other programs can reach says so 
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,6 @@ from starfish_outbox.caches.base import (
     LocalCache,
     Member,
     Op,
-    Opened,
     Outcome,
     Seen,
     free,
@@ -119,18 +119,19 @@ class AdaptedStore:
         """See ``EntryStore``: nothing but quarantine lies beside the key, so there is no ledger."""
         return False
 
-    async def open(self, key: str, member: Member) -> Opened:
+    async def open(self, key: str, member: Member) -> list[StoredEntry]:
         """See ``EntryStore``."""
         async with self._turn:
             now_ms = member.now_ms()
-            keyed = self._keys.get(key)
-            if keyed is None and self._owned is not None:
+            known = keyed = self._keys.get(key)
+            if known is None and self._owned is not None:
                 await self._owned.acquire(key)
             try:
-                if keyed is not None and self._owned is not None and await self._owned.changed(key):
-                    await self._merge(key, keyed, now_ms)
+                if known is not None and self._owned is not None and await self._owned.changed(key):
+                    await self._merge(key, known, now_ms)
+                    keyed = known
                 else:
-                    keyed = await self._read(key, keyed, now_ms)
+                    keyed = await self._read(key, known, member)
             except BaseException:
                 if key not in self._keys and self._owned is not None:
                     self._owned.release(key)
@@ -138,10 +139,16 @@ class AdaptedStore:
             self._keys[key] = keyed
             if member not in keyed.members:
                 keyed.members.append(member)
-            for other in keyed.members:
-                if other is not member:
-                    other.deliver_all(list(keyed.state))
-            return Opened(list(keyed.state), list(keyed.notes))
+            if known is not None and keyed is not known:
+                for other in keyed.members:
+                    if other is not member:
+                        other.deliver_all(list(keyed.state))
+            return list(keyed.state)
+
+    def notes(self, key: str) -> list[str]:
+        """See ``EntryStore``."""
+        keyed = self._keys.get(key)
+        return list(keyed.notes) if keyed else []
 
     def leave(self, key: str, member: Member) -> None:
         """See ``EntryStore``."""
@@ -165,13 +172,10 @@ class AdaptedStore:
             keyed, now_ms = self._keyed(key), member.now_ms()
             if self._owned is not None and await self._owned.changed(key):
                 await self._merge(key, keyed, now_ms)
-            freed = self._free_claims(keyed.state, now_ms)
-            for entry in freed:
-                keyed.put(entry.seq, entry)
+            self._free_claims(keyed, member)
             if member.stale:
                 member.stale = False
                 member.deliver_all(list(keyed.state))
-            _tell(keyed.members, member, [(entry.seq, entry) for entry in freed])
 
     async def apply(self, key: str, member: Member, ops: Sequence[Op], *, late: bool = False) -> list[Outcome]:
         """See ``EntryStore``."""
@@ -264,12 +268,12 @@ class AdaptedStore:
                 return beside
         raise AssertionError("count() ends")
 
-    async def _read(self, key: str, known: _Keyed | None, now_ms: int) -> _Keyed:
+    async def _read(self, key: str, known: _Keyed | None, member: Member) -> _Keyed:
         """The key as the cache has it now; claims that are live here survive."""
+        now_ms = member.now_ms()
         text = await self._get(key)
         if known is not None and text == known.stored and text is not None:
-            for entry in self._free_claims(known.state, now_ms):
-                known.put(entry.seq, entry)
+            self._free_claims(known, member)
             return known
         reading = await self._decode(key, text, now_ms)
         keyed = _Keyed(stored=text, notes=reading.notes, members=known.members if known else [])
@@ -309,11 +313,15 @@ class AdaptedStore:
         before: dict[str | None, deque[StoredEntry]] = defaultdict(deque)
         for entry in known.state if known else ():
             before[entry.id].append(entry)
+        last = 0
         for entry in entries:
             twin = before[entry.id].popleft() if before[entry.id] else None
-            fresh = replace(entry, seq=next(self._seqs), claim=twin.claim if twin else None)
-            if twin is not None:
-                keyed.moved[twin.seq] = fresh.seq
+            # A number is kept where that keeps the order; else the entry moves to a new one, and is found by the old.
+            seq = twin.seq if twin is not None and twin.seq > last else next(self._seqs)
+            if twin is not None and twin.seq != seq:
+                keyed.moved[twin.seq] = seq
+            last = seq
+            fresh = replace(entry, seq=seq, claim=twin.claim if twin else None)
             if fresh.claim is not None and not is_free(fresh.claim, self.owner, self._claimants):
                 fresh = replace(fresh, status=SENDING)
             elif fresh.status == SENDING and fresh.id is not None:
@@ -321,18 +329,27 @@ class AdaptedStore:
             else:
                 fresh = replace(fresh, claim=None)
             keyed.put(fresh.seq, fresh)
-        for first, second in list((known.moved if known else {}).items()):
-            if second in keyed.moved:
-                keyed.moved[first] = keyed.moved[second]
+        for first, second in (known.moved if known else {}).items():
+            keyed.moved[first] = keyed.moved.get(second, second)
 
-    def _free_claims(self, state: State, now_ms: int) -> list[StoredEntry]:
-        if not state.counts().sending:
-            return []
-        return [
-            free(entry, self.owner, now_ms)
-            for entry in state
-            if entry.status == SENDING and entry.id is not None and is_free(entry.claim, self.owner, self._claimants)
-        ]
+    def _free_claims(self, keyed: _Keyed, member: Member) -> None:
+        """Take back the claims of claimers that are gone; written with the next change, as after a hydrate."""
+        if not keyed.state.counts().sending:
+            return
+        freed: list[Seen] = []
+        for entry in list(keyed.state):
+            if entry.status == SENDING and entry.id is not None and is_free(entry.claim, self.owner, self._claimants):
+                after = free(entry, self.owner, member.now_ms())
+                keyed.put(after.seq, after)
+                freed.append((after.seq, after))
+        _tell(keyed.members, member, freed)
+
+    def abandon_in_child(self) -> None:
+        """After a fork, in the child: keys are the parent's, and the lock may have been held at that moment."""
+        self._turn = Turnstile()
+        self._keys = {}
+        self._claimants = set()
+        self.owner = new_owner()
 
 
 _stores: WeakValueDictionary[object, AdaptedStore] = WeakValueDictionary()
@@ -359,3 +376,12 @@ def _tell(members: Sequence[Member], own: Member, changes: Sequence[Seen]) -> No
     if changes:
         for member in members:
             member.deliver(changes, own=member is own)
+
+
+def _abandon_all() -> None:
+    for store in list(_stores.values()):
+        store.abandon_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

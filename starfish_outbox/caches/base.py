@@ -134,13 +134,6 @@ class Member:
                 self.stale = True
 
 
-class Opened(NamedTuple):
-    """What ``open`` found: the entries, oldest first, and what was set aside or read differently, in words."""
-
-    entries: list[StoredEntry]
-    notes: list[str]
-
-
 class EntryStore(Protocol):
     """Entries of many keys, each change durable before it is answered."""
 
@@ -162,8 +155,11 @@ class EntryStore(Protocol):
     def drop_claimant(self, claimant: int) -> None:
         """Claims made under this number are free from now on."""
 
-    async def open(self, key: str, member: Member) -> Opened:
-        """Join the key and read it; raises ``CacheError`` (and joins nothing) when that fails."""
+    async def open(self, key: str, member: Member) -> list[StoredEntry]:
+        """Join the key and read it, oldest first; when that fails it raises, and nothing is joined."""
+
+    def notes(self, key: str) -> list[str]:
+        """What was set aside, read differently from what was written, or merged, in words, since the key was opened."""
 
     async def apply(self, key: str, member: Member, ops: Sequence[Op], *, late: bool = False) -> list[Outcome]:
         """Make the operations durable, all or none, in order; news go to every member before this returns.

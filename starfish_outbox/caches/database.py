@@ -7,8 +7,7 @@ import os
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -16,14 +15,11 @@ from typing import Any, Final, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
 from starfish_outbox import codec
-from starfish_outbox.caches import rows
+from starfish_outbox.caches import contents, rows
 from starfish_outbox.caches.base import (
-    CORRUPT,
-    QUARANTINE,
     Insert,
     Member,
     Op,
-    Opened,
     Outcome,
     Seen,
     Update,
@@ -35,7 +31,7 @@ from starfish_outbox.caches.owner import OwnerLock, create_private, describe_own
 from starfish_outbox.caches.salvage import salvage
 from starfish_outbox.caches.thread import OneThread, park
 from starfish_outbox.entry import StoredEntry
-from starfish_outbox.errors import CorruptQueueError, QueueLockedError
+from starfish_outbox.errors import QueueLockedError
 from starfish_outbox.transitions import GONE
 
 R = TypeVar("R")
@@ -82,6 +78,10 @@ class Database:
         """The directory of lock files, one an owner."""
         return self.path.with_name(f"{self.path.name}-owners")
 
+    def notes(self, key: str) -> list[str]:
+        """See ``EntryStore``."""
+        return [*self._notes[""], *self._notes[key]]
+
     def new_claimant(self) -> int:
         """See ``EntryStore``."""
         number = next(self._numbers)
@@ -92,7 +92,7 @@ class Database:
         """See ``EntryStore``."""
         self._claimants.discard(claimant)
 
-    async def open(self, key: str, member: Member) -> Opened:
+    async def open(self, key: str, member: Member) -> list[StoredEntry]:
         """See ``EntryStore``."""
         return await self._thread.run(self._guarded, self._open, key, member)
 
@@ -125,9 +125,13 @@ class Database:
         await self._thread.run(self._guarded, self._set_text, key, text, alone)
 
     def close(self) -> None:
-        """Close the connection and give the owner's lock back; used again, it opens again under a new owner."""
-        self._thread.submit(self._close).result()
-        self._thread.close()
+        """Close the connection and give the owner's lock back, unless a queue of this process still uses it.
+
+        Used again, it opens again under a new owner.
+        """
+        if not any(self._members.values()):
+            self._thread.submit(self._close).result()
+            self._thread.close()
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -181,7 +185,7 @@ class Database:
         try:
             return function(*args)
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
+            if not _is_damage(error):
                 raise
             self._close()
             note = salvage(self.path, self._others, str(error))
@@ -189,38 +193,24 @@ class Database:
             self._notes[""].append(note)
             for key, members in list(self._members.items()):
                 for member in list(members):
-                    member.deliver_all(self._load(self._ready(), key, member.now_ms()))
+                    member.deliver_all(contents.load(self._ready(), key, member.now_ms(), self._noter(key)))
             return function(*args)
 
-    @contextmanager
-    def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
-    def _open(self, key: str, member: Member) -> Opened:
+    def _open(self, key: str, member: Member) -> list[StoredEntry]:
         connection = self._ready()
         now_ms = member.now_ms()
         self._others()
-        self._import_text(connection, key, now_ms)
+        contents.take_apart(connection, key, now_ms, self._noter(key))
         self._free_claims(connection, key, member)
         if self.ledger:
             horizon = now_ms - LEDGER_DAYS * 86_400_000
             if connection.execute("SELECT 1 FROM ledger WHERE sent_at < ? LIMIT 1", (horizon,)).fetchone():
                 connection.execute("DELETE FROM ledger WHERE sent_at < ?", (horizon,))
         self._versions[key] = _data_version(connection)
-        entries = self._load(connection, key, now_ms)
+        entries = contents.load(connection, key, now_ms, self._noter(key))
         if member not in self._members[key]:
             self._members[key].append(member)
-        for other in self._members[key]:
-            if other is not member:
-                other.deliver_all(entries)
-        return Opened(entries, [*self._notes[""], *self._notes[key]])
+        return entries
 
     def _refresh(self, key: str, member: Member) -> None:
         connection = self._ready()
@@ -229,14 +219,14 @@ class Database:
         version = _data_version(connection)
         if version != self._versions.get(key) or member.stale:
             self._versions[key] = version
-            entries = self._load(connection, key, now_ms)
+            entries = contents.load(connection, key, now_ms, self._noter(key))
             for other in self._members[key]:
                 other.stale = False
                 other.deliver_all(entries)
 
     def _apply(self, key: str, member: Member, ops: Sequence[Op]) -> list[Outcome]:
         connection = self._ready()
-        with self._transaction(connection):
+        with contents.transaction(connection):
             if any(isinstance(op, Insert) for op in ops):
                 connection.execute("INSERT OR IGNORE INTO keys (key) VALUES (?)", (key,))
             outcomes = [
@@ -263,8 +253,7 @@ class Database:
                 if sent[0] == _sha256(entry.item):
                     return Outcome(False, why="sent")
                 note = f"{entry.id!r} was sent before with another item; enqueued again"
-                log.warning("%s: %s", key, note)
-                self._notes[key].append(note)
+                self._noter(key)(note)
         seq = connection.execute(rows.INSERT, rows.to_row(key, entry)).lastrowid
         return Outcome(True, seq, replace(entry, seq=seq or 0))
 
@@ -304,7 +293,7 @@ class Database:
             claimed = [rows.to_entry(row) for row in connection.execute(rows.BY_OWNER, (key, owner)).fetchall()]
             if mine and not any(is_free(entry.claim, owner, self._claimants) for entry in claimed):
                 continue
-            with self._transaction(connection):
+            with contents.transaction(connection):
                 for row in connection.execute(rows.BY_OWNER, (key, owner)).fetchall():
                     entry = rows.to_entry(row)
                     if not mine or is_free(entry.claim, owner, self._claimants):
@@ -313,100 +302,14 @@ class Database:
                         freed.append((after.seq, after))
         self._tell(key, member, freed)
 
-    def _load(self, connection: sqlite3.Connection, key: str, now_ms: int) -> list[StoredEntry]:
-        """All entries; rows that cannot be read are moved to the quarantine, and hide no other."""
-        entries: list[StoredEntry] = []
-        bad: list[tuple[int, str]] = []
-        try:
-            for row in connection.execute(rows.ALL, (key,)):
-                try:
-                    entries.append(rows.to_entry(row))
-                except rows.BadRowError as error:
-                    bad.append((row[0], str(error)))
-        except sqlite3.OperationalError as error:
-            if "decode" not in str(error):
-                raise
-            entries, bad = self._load_one_by_one(connection, key)
-        if bad:
-            with self._transaction(connection):
-                self._quarantine_rows(connection, key, bad, now_ms)
-        return entries
-
-    def _load_one_by_one(
-        self, connection: sqlite3.Connection, key: str
-    ) -> tuple[list[StoredEntry], list[tuple[int, str]]]:
-        """As ``_load`` where some text is no UTF-8, which ends a statement at its row."""
-        entries: list[StoredEntry] = []
-        bad: list[tuple[int, str]] = []
-        for (seq,) in connection.execute("SELECT seq FROM entries WHERE +key = ? ORDER BY seq", (key,)).fetchall():
-            try:
-                entries.append(rows.to_entry(connection.execute(rows.BY_SEQ, (seq, key)).fetchone()))
-            except (sqlite3.OperationalError, rows.BadRowError) as error:
-                bad.append((seq, str(error)))
-        return entries, bad
-
-    def _quarantine_rows(
-        self, connection: sqlite3.Connection, key: str, bad: list[tuple[int, str]], now_ms: int
-    ) -> None:
-        rejected = []
-        for seq, reason in bad:
-            columns = ", ".join(f"CAST({name} AS BLOB)" for name in ("id", "status", "item", "more"))
-            row = connection.execute(f"SELECT {columns} FROM entries WHERE seq = ?", (seq,)).fetchone()
-            text = "\x1f".join((value or b"").decode("utf-8", "backslashreplace") for value in row)
-            rejected.append(codec.Rejected(text, reason))
-            connection.execute(rows.DELETE, (seq,))
-        self._quarantine(connection, key, rejected, now_ms)
-
-    def _quarantine(
-        self, connection: sqlite3.Connection, key: str, rejected: list[codec.Rejected], now_ms: int
-    ) -> None:
-        beside = key + QUARANTINE
-        text = codec.add_to_quarantine(_text_of(connection, beside), rejected, now_ms)
-        if text is not None:
-            _put_text(connection, beside, text)
-        for element in rejected:
-            self._note(key, f"{element.reason}: set aside under {beside!r}")
-
-    def _note(self, key: str, note: str) -> None:
-        log.warning("%s: %s", key, note)
-        self._notes[key].append(note)
-
-    def _import_text(self, connection: sqlite3.Connection, key: str, now_ms: int) -> None:
-        """Take a text that was stored whole apart into rows."""
-        if _text_of(connection, key) is None:
-            return
-        with self._transaction(connection):
-            text = _text_of(connection, key)
-            if text is None:
-                return
-            try:
-                reading = codec.read(text)
-            except codec.NotAQueueError as error:
-                raise CorruptQueueError(f"{key!r}: {error}. Nothing was changed.") from error
-            if reading.damage is not None:
-                beside = next(
-                    name
-                    for number in count(1)
-                    if _text_of(connection, name := f"{key}{CORRUPT}{number}") in (None, text)
-                )
-                _put_text(connection, beside, text)
-                self._note(key, f"no JSON array ({reading.damage}); the text is kept under {beside!r}")
-            for note in reading.notes:
-                self._note(key, note)
-            if reading.rejected:
-                self._quarantine(connection, key, reading.rejected, now_ms)
-            for entry in reading.entries:
-                connection.execute(rows.INSERT, rows.to_row(key, replace(entry, seq=0)))
-            connection.execute("UPDATE keys SET text = NULL WHERE key = ?", (key,))
-
     def _get_text(self, key: str) -> str | None:
         connection = self._ready()
         if connection.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone() is None:
             return None
-        text = _text_of(connection, key)
+        text = contents.text_of(connection, key)
         if text is not None:
             return text
-        entries = self._load(connection, key, 0)
+        entries = contents.load(connection, key, 0, self._noter(key))
         return codec.encode_array([codec.encode_entry(entry) for entry in entries])
 
     def _set_text(self, key: str, text: str | None, alone: bool) -> None:
@@ -414,11 +317,18 @@ class Database:
         others = (["a queue of this process"] if self._members[key] else self._others()) if alone else []
         if others:
             raise QueueLockedError(f"{key!r} in {self.path} is open in {', '.join(others)}; close it first", others[0])
-        with self._transaction(connection):
+        with contents.transaction(connection):
             connection.execute("DELETE FROM entries WHERE +key = ?", (key,))
             connection.execute("DELETE FROM keys WHERE key = ?", (key,))
             if text is not None:
-                _put_text(connection, key, text)
+                contents.put_text(connection, key, text)
+
+    def _noter(self, key: str) -> Callable[[str], None]:
+        def note(text: str) -> None:
+            log.warning("%s: %s", key, text)
+            self._notes[key].append(text)
+
+        return note
 
     def _tell(self, key: str, own: Member | None, changes: Sequence[Seen]) -> None:
         if changes:
@@ -429,16 +339,6 @@ class Database:
 def _data_version(connection: sqlite3.Connection) -> int:
     """Changes whenever another connection (another process, or somebody who peeks and pokes) has committed."""
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
-
-
-def _text_of(connection: sqlite3.Connection, key: str) -> str | None:
-    found = connection.execute("SELECT CAST(text AS BLOB) FROM keys WHERE key = ?", (key,)).fetchone()
-    return None if found is None or found[0] is None else bytes(found[0]).decode("utf-8", "surrogateescape")
-
-
-def _put_text(connection: sqlite3.Connection, key: str, text: str) -> None:
-    data = text.encode("utf-8", "surrogateescape")
-    connection.execute("INSERT OR REPLACE INTO keys (key, text) VALUES (?, CAST(? AS TEXT))", (key, data))
 
 
 def _sha256(text: str) -> bytes:

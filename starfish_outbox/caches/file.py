@@ -138,9 +138,7 @@ class FileCache:
         self._thread.submit(self._release, key)
 
     def close(self) -> None:
-        """Give every key back and end the thread."""
-        for key in list(self._locks):
-            self._thread.submit(self._release, key)
+        """End the thread; it starts again when the cache is used again. Keys are given back by their queues."""
         self._thread.close()
 
     def _get(self, key: str) -> str | None:

@@ -1,0 +1,52 @@
+"""Arguments that a queue refuses, with a reason, before anything is touched."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from starfish_outbox.caches.base import CORRUPT, QUARANTINE
+from starfish_outbox.jsontext import MAX_SAFE_INTEGER
+
+_RESERVED: Final = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)$")
+
+
+def check_max_attempts(value: object) -> None:
+    """Raises unless it is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"max_attempts is a whole number, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"max_attempts is at least 1, not {value}")
+
+
+def check_key(key: object) -> None:
+    """Raises unless it can be the cache key of a queue."""
+    if not isinstance(key, str):
+        raise TypeError(f"a cache key is a string, not {type(key).__name__}")
+    if not key:
+        raise ValueError("the cache key is empty; choose one for each identity")
+    if _RESERVED.search(key):
+        raise ValueError(f"{key!r} names a quarantine; choose another cache key")
+
+
+def check_id(id: object) -> None:
+    """Raises unless it can be the id of an entry."""
+    if not isinstance(id, str):
+        raise TypeError(f"an id is a string, not {type(id).__name__}: other languages compare other types differently")
+    if not id:
+        raise ValueError("the id is empty; content_id(item) makes a stable one")
+    if not id.isascii():
+        try:
+            id.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"the id {id!r} holds a lone surrogate, which is no Unicode text") from error
+
+
+def check_ts(ts: object) -> None:
+    """Raises unless it is None or whole milliseconds since the Unix epoch."""
+    if ts is None:
+        return
+    if isinstance(ts, bool) or not isinstance(ts, int):
+        raise TypeError(f"ts is whole milliseconds since the Unix epoch, not {type(ts).__name__}")
+    if not 0 <= ts <= MAX_SAFE_INTEGER:
+        raise ValueError(f"ts is milliseconds since the Unix epoch, not {ts}")
