@@ -79,12 +79,13 @@ class Binding:
         self.attach()
         self.bare.close()
         self.bare = Claimant(self.store, "bare", self._now_ms)
-        try:
-            entries = await self.store.open(self.key, self._member)
-        except CacheError:
-            raise
-        except Exception as error:
-            raise CacheError(f"{self.key!r} could not be read from {self.store.where}: {error}") from error
+        with self.in_use():
+            try:
+                entries = await self.store.open(self.key, self._member)
+            except CacheError:
+                raise
+            except Exception as error:
+                raise CacheError(f"{self.key!r} could not be read from {self.store.where}: {error}") from error
         self.state = State(entries)
         self._member.stale = False
 
@@ -177,6 +178,7 @@ class Binding:
             _fail([*calls, *self._waiting], failure)
             self._waiting = []
             if not isinstance(error, Exception):
+                self._member.stale = True  # Ctrl-C can strike between two lines: the mirror is read anew
                 raise
         finally:
             self._flusher = None

@@ -92,7 +92,7 @@ def encode_item(
         ItemError: the item is refused; ``path`` says where. The message never holds a value.
     """
     # Far beyond the limit we stop counting: one list that many others hold many times over would never end.
-    room = 16 * max_bytes + (1 << 20)
+    room = 4 * max_bytes + (1 << 20)
     try:
         text = _write(value, big_ints, default, max_depth, room, foreign=False)
     except _OutOfRoom:
@@ -249,7 +249,9 @@ def _write(  # noqa: C901 -- the hot path: each call moved out of this loop cost
                         continue
                     if len(outer) >= max_depth:
                         raise _Refusal(f"is nested deeper than {max_depth} levels, or contains itself")
-                    room -= len(value)
+                    room -= (
+                        len(value) * (4 if kind is dict else 1) + 1
+                    )  # brackets, commas, and a dict's quotes and colons
                     if room < 0:
                         raise _OutOfRoom
                     outer.append((rest, close, key, pairs, odd))

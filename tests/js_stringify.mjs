@@ -1,19 +1,19 @@
-// Answers each line of JSON text with JSON.stringify(JSON.parse(line)): the judge of tests/test_jsontext.py.
-// A line that JSON.parse refuses is answered with "!". Lines are split on \n alone: U+2028 and \r may stand in them.
-import { readFileSync, writeSync } from "node:fs";
-
-const lines = readFileSync(0, "utf8").split("\n");
-lines.pop(); // what follows the last \n is empty
-const answers = lines.map((line) => {
+// Answers each line of JSON text with JSON.stringify(JSON.parse(line)), or with "!" when JSON.parse refuses it.
+// It is the judge of test_jsontext.py. Lines are split on \n alone: \r, U+2028 and U+2029 may stand in them.
+function answer(line) {
   let value;
   try {
     value = JSON.parse(line);
   } catch {
-    return "!";
+    return "!\n";
   }
-  return JSON.stringify(value);
-});
+  return `${JSON.stringify(value)}\n`;
+}
 
-const bytes = Buffer.from(answers.map((answer) => `${answer}\n`).join(""), "utf8");
-// A pipe may take less than all at once.
-for (let at = 0; at < bytes.length; at += writeSync(1, bytes, at));
+let held = "";
+process.stdin.setEncoding("utf8");
+process.stdin.on("data", (chunk) => {
+  const lines = (held + chunk).split("\n");
+  held = lines.pop();
+  process.stdout.write(lines.map(answer).join(""));
+});

@@ -69,6 +69,7 @@ class _Keyed:
     notes: list[str] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
     moved: dict[int, int] = field(default_factory=dict)
+    suspect: bool = False
 
     def put(self, seq: int, entry: StoredEntry | None) -> StoredEntry | None:
         before = self.state.put(seq, entry)
@@ -124,9 +125,9 @@ class AdaptedStore:
         async with self._turn:
             now_ms = member.now_ms()
             known = keyed = self._keys.get(key)
-            if known is None and self._owned is not None:
-                await self._owned.acquire(key)
             try:
+                if known is None and self._owned is not None:
+                    await self._owned.acquire(key)
                 if known is not None and self._owned is not None and await self._owned.changed(key):
                     await self._merge(key, known, now_ms)
                     keyed = known
@@ -181,8 +182,8 @@ class AdaptedStore:
         """See ``EntryStore``."""
         async with self._turn:
             keyed = self._keyed(key)
-            if late:
-                await self._read_late(key, keyed, member.now_ms())
+            if late or keyed.suspect:
+                await self._read_again(key, keyed, member.now_ms())
             for _ in range(5):
                 undo: list[Seen] = []
                 try:
@@ -193,8 +194,10 @@ class AdaptedStore:
                     _undo(keyed, undo)
                     await self._merge(key, keyed, member.now_ms())
                     continue
-                except BaseException:
+                except BaseException as error:
                     _undo(keyed, undo)
+                    # Ctrl-C can strike between a change and the note of how to undo it.
+                    keyed.suspect = not isinstance(error, Exception)
                     raise
                 _tell(keyed.members, member, [(seq, keyed.state.get(seq)) for seq, _ in undo])
                 return outcomes
@@ -280,10 +283,10 @@ class AdaptedStore:
         self._adopt(keyed, reading.entries, known, now_ms)
         return keyed
 
-    async def _read_late(self, key: str, keyed: _Keyed, now_ms: int) -> None:
-        """Before a late settlement: another program may have changed or forgotten the key since its owner left."""
+    async def _read_again(self, key: str, keyed: _Keyed, now_ms: int) -> None:
+        """Before a late settlement (another program may have changed or forgotten the key), or when in doubt."""
         text = await self._get(key)
-        if text == keyed.stored:
+        if text == keyed.stored and not keyed.suspect:
             return
         entries = [] if text is None else (await self._decode(key, text, now_ms)).entries
         fresh = _Keyed(stored=text, notes=keyed.notes, members=keyed.members)

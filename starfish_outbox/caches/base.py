@@ -101,6 +101,7 @@ class Member:
         self.now_ms = now_ms
         self.loop: asyncio.AbstractEventLoop | None = None
         self.stale = False
+        self.left = False
         # Weak, so that a queue that nobody holds any more is collected although it never left.
         self._absorb = WeakMethod(absorb)
         self._reload = WeakMethod(reload)

@@ -52,6 +52,7 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._lock: OwnerLock | None = None
         self._versions: dict[str, int] = {}
+        self._mutex = threading.Lock()
         self._members: dict[str, list[Member]] = defaultdict(list)
         self._notes: dict[str, list[str]] = defaultdict(list)
         self._claimants: set[int] = set()
@@ -110,8 +111,10 @@ class Database:
 
     def leave(self, key: str, member: Member) -> None:
         """See ``EntryStore``."""
-        if member in self._members[key]:
-            self._members[key].remove(member)
+        with self._mutex:
+            member.left = True
+            if member in self._members[key]:
+                self._members[key].remove(member)
 
     async def left(self, key: str) -> None:
         """See ``EntryStore``: nothing to wait for."""
@@ -147,6 +150,7 @@ class Database:
         """After a fork, in the child: connection and owner are the parent's."""
         park((self._connection, self._lock))
         self._connection, self._lock, self._versions = None, None, {}
+        self._mutex = threading.Lock()
         self._claimants, self.owner = set(), new_owner()
         for members in self._members.values():
             for member in members:
@@ -208,8 +212,9 @@ class Database:
                 connection.execute("DELETE FROM ledger WHERE sent_at < ?", (horizon,))
         self._versions[key] = _data_version(connection)
         entries = contents.load(connection, key, now_ms, self._noter(key))
-        if member not in self._members[key]:
-            self._members[key].append(member)
+        with self._mutex:
+            if not member.left and member not in self._members[key]:  # its queue may have been cancelled meanwhile
+                self._members[key].append(member)
         return entries
 
     def _refresh(self, key: str, member: Member) -> None:

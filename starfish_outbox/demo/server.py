@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn, Self
 
 RECORDS: Final = "records.jsonl"
 REQUESTS: Final = "requests.jsonl"
@@ -40,22 +40,29 @@ class Shelf:
     def __init__(self, directory: Path, lose: float, seed: int) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._bodies = {record["key"]: json.dumps(record["item"]) for record in _cut_to_whole_lines(directory / RECORDS)}
+        self._bodies = {
+            record["key"]: json.dumps(record["item"]) for record in _cut_to_whole_lines(directory / RECORDS)
+        }
         self._records = (directory / RECORDS).open("ab", buffering=0)
-        # One write a line without a buffer: what was noted survives the kill. Power may cut it; it is a note, no record.
+        # Each line is one write without a buffer and survives a kill; a power cut may take it, it is only a note.
         self._requests = (directory / REQUESTS).open("ab", buffering=0)
         _sync_directory(directory)
         self._lose = lose
         # After a restart the dice goes on elsewhere instead of losing the same answers again.
         self._dice = random.Random(f"{seed}/{len(self._bodies)}")  # noqa: S311  # a demo's dice, no secret
 
-    def store(self, key: str, body: bytes) -> tuple[int | None, str]:
-        """Stores a body under a key, durably, and says what to answer: a status (None: the answer gets lost) and words.
+    def __enter__(self) -> Self:
+        """The shelf itself."""
+        return self
 
-        Raises:
-            ValueError: the body is no JSON.
-        """
-        item = json.loads(body, parse_constant=_refuse)
+    def __exit__(self, *_: object) -> None:
+        """Closes the files, after whoever is storing."""
+        with self._lock:
+            self._records.close()
+            self._requests.close()
+
+    def store(self, key: str, item: Any) -> tuple[int | None, str]:
+        """Stores an item under a key, durably, and says what to answer: a status (None: it gets lost) and words."""
         text = json.dumps(item)
         with self._lock:
             known = self._bodies.get(key)
@@ -82,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 60
     shelf: ClassVar[Shelf]
 
-    def do_POST(self) -> None:  # noqa: N802  # the name that http.server looks for
+    def do_POST(self) -> None:
         """Stores one record and answers, or does not."""
         key = self.headers.get("Idempotency-Key", "")
         length = self.headers.get("Content-Length", "")
@@ -95,10 +102,11 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client went away in the middle
             return
         try:
-            status, did = self.shelf.store(key, body)
+            item = json.loads(body, parse_constant=_refuse)
         except ValueError as error:
             self._answer(400, f"the body is no JSON: {error}")
             return
+        status, did = self.shelf.store(key, item)
         if status is None:
             self.close_connection = True
         else:
@@ -128,9 +136,8 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def serve(directory: Path, port: int, lose: float, seed: int, until: Callable[[], object]) -> None:
     """Serves on 127.0.0.1 until ``until`` returns; it is called once, after ``ready PORT`` was printed."""
-    Handler.shelf = Shelf(directory, lose, seed)
-    ThreadingHTTPServer.daemon_threads = True
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+    with Shelf(directory, lose, seed) as shelf, ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        Handler.shelf = shelf
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         print(f"ready {server.server_port}", flush=True)
         try:
