@@ -81,12 +81,11 @@ class Binding:
         self.bare = Claimant(self.store, "bare", self._now_ms)
         with self.in_use():
             try:
-                entries = await self.store.open(self.key, self._member)
+                await self.store.open(self.key, self._member)
             except CacheError:
                 raise
             except Exception as error:
                 raise CacheError(f"{self.key!r} could not be read from {self.store.where}: {error}") from error
-        self.state = State(entries)
         self._member.stale = False
 
     def attach(self) -> None:
@@ -133,8 +132,9 @@ class Binding:
         future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
         future.add_done_callback(_retrieve)
         self._waiting.append((ops, future))
-        if self._flusher is None:
+        if not self._flushing():
             self._flusher = asyncio.get_running_loop().create_task(self._flush())
+            self._flusher.add_done_callback(self._flushed)
         return future
 
     @contextmanager
@@ -156,13 +156,16 @@ class Binding:
     async def drained(self) -> None:
         """After ``detach``: returns when what waited is flushed and, if no drain runs, the key given back."""
         self.attach()
-        if self._flusher is not None:
+        if self._flusher is not None and self._flushing():
             await asyncio.wait([self._flusher])
         await self.store.left(self.key)
 
     def _let_go(self) -> None:
-        if self.detached and not self._users and not self._waiting and self._flusher is None:
+        if self.detached and not self._users and not self._waiting and not self._flushing():
             self._leave()
+
+    def _flushing(self) -> bool:
+        return self._flusher is not None and not self._flusher.done()
 
     async def _flush(self) -> None:
         calls: list[tuple[Sequence[Op], asyncio.Future[list[Outcome]]]] = []
@@ -180,9 +183,12 @@ class Binding:
             if not isinstance(error, Exception):
                 self._member.stale = True  # Ctrl-C can strike between two lines: the mirror is read anew
                 raise
-        finally:
-            self._flusher = None
-            self._let_go()
+
+    def _flushed(self, flusher: asyncio.Task[None]) -> None:
+        if flusher is self._flusher and self._waiting:  # cancelled before its first step, it never saw who waits
+            _fail(self._waiting, CacheWriteError(f"{self.key!r}: the write was cancelled before it began"))
+            self._waiting = []
+        self._let_go()
 
     async def _flush_one(self, calls: list[tuple[Sequence[Op], asyncio.Future[list[Outcome]]]]) -> None:
         ops = [op for call in calls for op in call[0]]
@@ -218,9 +224,10 @@ class Binding:
         if not own:
             self._notify()
 
-    def _reload(self, entries: Sequence[StoredEntry]) -> None:
+    def _reload(self, entries: Sequence[StoredEntry], own: bool) -> None:
         self.state = State(entries)
-        self._notify()
+        if not own:
+            self._notify()
 
 
 def _fail(calls: Sequence[tuple[Sequence[Op], asyncio.Future[list[Outcome]]]], error: CacheWriteError) -> None:

@@ -29,10 +29,15 @@ def check_key(key: object) -> None:
         raise ValueError(f"{key!r} names a quarantine; choose another cache key")
 
 
-def check_id(id: object) -> None:
-    """Raises unless it can be the id of an entry."""
+def check_id_type(id: object) -> None:
+    """Raises unless it is a string: another program may have stored an id that we would not accept as new."""
     if not isinstance(id, str):
         raise TypeError(f"an id is a string, not {type(id).__name__}: other languages compare other types differently")
+
+
+def check_id(id: str) -> None:
+    """Raises unless it can be the id of a new entry."""
+    check_id_type(id)
     if not id:
         raise ValueError("the id is empty; content_id(item) makes a stable one")
     if not id.isascii():

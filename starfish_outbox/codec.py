@@ -23,6 +23,7 @@ from typing import Any
 from starfish_outbox.entry import FAILED, QUEUED, SENDING, LastError, OutboxEntry, StoredEntry
 from starfish_outbox.errors import OutboxError
 from starfish_outbox.jsontext import (
+    MAX_SAFE_INTEGER,
     DamagedText,
     decode,
     encode_foreign,
@@ -157,6 +158,9 @@ def stored(seq: int, data: Mapping[str, Any], notes: list[str], place: str) -> S
         known = int(at) if isinstance(at, str) and re.fullmatch(r"-?[0-9]{1,15}", at) else 0
         notes.append(f"{place}.enqueuedAt is no number, read as {known} (id {id!r})")
         at = known
+    elif isinstance(at, int) and abs(at) > MAX_SAFE_INTEGER:
+        notes.append(f"{place}.enqueuedAt is no instant, read as a double (id {id!r})")
+        at = float(at)
     status = data.get("status", QUEUED)
     if not isinstance(status, str) or status not in (QUEUED, SENDING, FAILED):
         notes.append(f"{place}.status is unknown: kept, never drained (id {id!r})")
@@ -344,13 +348,14 @@ def _count(value: Any) -> int | None:
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         return None
-    return max(0, int(value))
+    return min(max(0, int(value)), MAX_SAFE_INTEGER)
 
 
 def _instant(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_whole and 0 <= value <= MAX_SAFE_INTEGER else None
 
 
 def _last_error(value: Any) -> LastError | None:

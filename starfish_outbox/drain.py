@@ -109,6 +109,8 @@ async def drain_outbox(
     check_max_attempts(max_attempts)
     if not callable(send):
         raise TypeError("send is a function that takes an entry")
+    if inspect.iscoroutinefunction(on_progress):
+        raise TypeError("on_progress is a plain function: nobody would await it")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise ValueError(f"limit is a whole number of at least 1, not {limit!r}")
     if timeout is not None:
@@ -176,9 +178,14 @@ class _Pass:
                     break
                 token = self.claimant.token()
                 entry, last = await self._claim(seq, token, last), None
-                if entry is not None:
-                    taken += 1
-                    last = await self._deliver(entry, token)
+                if entry is None:
+                    continue
+                if self.binding.detached:  # the queue moved on while the claim was being stored: start no other send
+                    await self._put_back(seq, transitions.release(token))
+                    self._stop("switched", "the queue was bound to another identity")
+                    break
+                taken += 1
+                last = await self._deliver(entry, token)
         finally:
             if last is not None:
                 self._count(last, (await self._apply([_update(last)]))[0])
@@ -215,14 +222,18 @@ class _Pass:
                 try:
                     verdict = outcome_of(error, self.rule)
                 except Exception:  # the user's rule is broken: say so, but not at the cost of the entry
-                    await self._put_back(entry.seq, transitions.release(token, maybe_sent_ms=self.now_ms()))
+                    await self._put_back(
+                        entry.seq, transitions.release(token, maybe_sent_ms=entry.maybe_sent_ms or self.now_ms())
+                    )
                     raise
-                if verdict == "unacked" and ask_again:
+                if verdict == "unacked" and ask_again and not self.binding.detached:
                     entry = replace(entry, maybe_sent_ms=entry.maybe_sent_ms or self.now_ms())
                     continue
                 return self._judge(entry, token, error, verdict)
             except BaseException:  # cancelled or interrupted: whether it arrived is unknown
-                await self._put_back(entry.seq, transitions.release(token, maybe_sent_ms=self.now_ms()))
+                await self._put_back(
+                    entry.seq, transitions.release(token, maybe_sent_ms=entry.maybe_sent_ms or self.now_ms())
+                )
                 raise
             break
         self.silent = 0
@@ -255,24 +266,28 @@ class _Pass:
             return self._judge_silence(entry, token, last_error, reason)
         if verdict in ("offline", "busy", "auth"):
             self._stop(verdict, reason)
+            while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
             self.result.retry_after = getattr(error, "retry_after", None)
             # An entry that was asked twice, the second time without reaching anybody, may have arrived the first time.
             return _Settlement(entry, transitions.release(token, maybe_sent_ms=entry.maybe_sent_ms), verdict)
         self.silent = 0
         if verdict == "rejected":
-            return _Settlement(entry, transitions.park(token, last_error), "failed", "failed?")
+            return _Settlement(
+                entry, transitions.park(token, last_error, maybe_sent_ms=entry.maybe_sent_ms), "failed", "failed?"
+            )
         step = transitions.attempt_failed(token, self.max_attempts, last_error, maybe_sent_ms=entry.maybe_sent_ms)
         return _Settlement(entry, step, "attempt", "failed?")
 
     def _judge_silence(self, entry: StoredEntry, token: Claim, error: LastError, reason: str) -> _Settlement:
         """Twice no answer. Where others got through in this pass it is this entry's own fault, and costs an attempt."""
         maybe_sent = entry.maybe_sent_ms or self.now_ms()
-        if self.sent:
-            step = transitions.attempt_failed(token, self.max_attempts, error, maybe_sent_ms=maybe_sent)
-            return _Settlement(entry, step, "unacked", "failed?")
         self.silent += 1
         if self.silent >= UNACKED_IN_A_ROW:
             self._stop("unacked", reason)
+        if self.sent:
+            step = transitions.attempt_failed(token, self.max_attempts, error, maybe_sent_ms=maybe_sent)
+            return _Settlement(entry, step, "unacked", "failed?")
         step = transitions.release(token, maybe_sent_ms=maybe_sent, error=error)
         return _Settlement(entry, step, "unacked")
 

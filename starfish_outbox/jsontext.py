@@ -79,7 +79,8 @@ def encode_item(
 
     Subclasses of the JSON types count as their base type, as in `json` (``IntEnum``, ``namedtuple``, ``np.float64``);
     two code points that form a surrogate pair become one character. The text comes however deep the caller is: it takes
-    a few free frames of Python's stack, no more for a deeper item, and where they are missing `ItemError` is raised.
+    five free frames of Python's stack, no more for a deeper item. With fewer it raises `ItemError`, and Python's own
+    RecursionError comes through only where not even that error can be made.
 
     Args:
         value: the item.

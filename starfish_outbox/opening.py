@@ -23,7 +23,7 @@ def default_path() -> Path:
 
 
 def cache_at(path: str | os.PathLike[str] | None = None, *, ledger: bool = False) -> SQLiteCache | FileCache:
-    """The cache at a path: ``*.db``, ``*.sqlite`` or an existing SQLite file -> SQLite; a directory -> files.
+    """The cache at a path: ``*.db`` or ``*.sqlite`` -> SQLite; a directory -> files.
 
     Raises:
         ValueError: the path is neither.
@@ -34,7 +34,7 @@ def cache_at(path: str | os.PathLike[str] | None = None, *, ledger: bool = False
         private_directory(where.parent)
         return SQLiteCache(where, ledger=ledger)
     where = Path(path).expanduser()
-    if where.suffix.lower() in SQLITE_SUFFIXES or (where.is_file() and _is_sqlite(where)):
+    if where.suffix.lower() in SQLITE_SUFFIXES:
         where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return SQLiteCache(where, ledger=ledger)
     if where.is_dir() or os.fspath(path).endswith(("/", os.sep)):
@@ -108,9 +108,3 @@ def open_outbox(
     else:
         queue = _Queue(path, None, **options)
     return Opening(queue, f"outbox.{identity}")
-
-
-def _is_sqlite(path: Path) -> bool:
-    # The first bytes of every SQLite file (sqlite.org/fileformat.html). Read only before this process has it open:
-    # closing a file drops every POSIX lock that the process holds on it.
-    return path.suffix == "" and path.read_bytes()[:16] == b"SQLite format 3\0"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from typing import Any, Generic, TypeVar
 from starfish_outbox import codec, transitions
 from starfish_outbox.binding import Binding
 from starfish_outbox.caches import LocalCache, store_of
-from starfish_outbox.caches.base import Insert, Op, Outcome, Update
-from starfish_outbox.checks import check_id, check_key, check_max_attempts, check_ts
+from starfish_outbox.caches.base import Insert, Op, Outcome, Update, wall_clock_ms
+from starfish_outbox.checks import check_id, check_id_type, check_key, check_max_attempts, check_ts
 from starfish_outbox.entry import FAILED, QUEUED, SENDING, OutboxEntry, StoredEntry
 from starfish_outbox.errors import ItemError, NotHydratedError, OutboxFullError
 from starfish_outbox.jsontext import encode_item
@@ -48,19 +47,6 @@ class QueueStatus:
     durability: str
     set_aside: tuple[str, ...] = ()
     stuck: tuple[str, ...] = ()
-
-
-@dataclass
-class _Reserved:
-    """What is on its way into the queue and not yet counted by its state."""
-
-    entries: int = 0
-    bytes: int = 0
-
-
-def wall_clock_ms() -> int:
-    """Milliseconds since the Unix epoch."""
-    return time.time_ns() // 1_000_000
 
 
 class OutboxQueue(Generic[T]):
@@ -107,7 +93,9 @@ class OutboxQueue(Generic[T]):
         self._binding: Binding | None = None
         self._hydrating: asyncio.Event | None = None
         self._generation = 0
-        self._reserved = _Reserved()
+        self._target: str | None = None
+        self._era = 0
+        self._reserved: dict[str, int] = {}  # on its way into the queue and not yet counted: id -> bytes
         self._listeners = Listeners()
 
     def __repr__(self) -> str:
@@ -172,7 +160,7 @@ class OutboxQueue(Generic[T]):
             CacheError: it cannot be read; the queue is then unbound, and nothing was changed.
         """
         check_key(cache_key)
-        self._generation += 1
+        self._turn_to(cache_key)
         generation = self._generation
         binding = self._binding
         if binding is None or binding.key != cache_key:
@@ -199,14 +187,14 @@ class OutboxQueue(Generic[T]):
 
     def clear(self) -> None:
         """Forget the identity: the queue is empty and unbound, what is stored stays stored (as at a sign-out)."""
-        self._generation += 1
+        self._turn_to(None)
         self._unbind()
         self._hydrated()
         self._listeners.notify()
 
     async def close(self) -> None:
         """Let go of the identity, without a word to listeners; bare claims are given up, stored entries stay."""
-        self._generation += 1
+        self._turn_to(None)
         binding = self._binding
         self._unbind()
         self._hydrated()
@@ -262,6 +250,7 @@ class OutboxQueue(Generic[T]):
         The claim lasts until ``remove``, ``record_failure``, ``mark_failed`` or ``retry``, the queue's next ``hydrate``
         or its end.
         """
+        check_id_type(id)
         binding = await self._bound()
         token = binding.bare.token()
         try:
@@ -309,11 +298,16 @@ class OutboxQueue(Generic[T]):
         return await self._store.was_sent(binding.key, id)
 
     async def bound_or_none(self) -> Binding | None:
-        """What a drain works on: the identity's own object, once a hydrate that is under way is done."""
-        while self._hydrating is not None:
+        """What a drain works on: the identity's own object, once a hydrate that is under way is done.
+
+        None when no identity is bound, or when the one that the call was made for was left while it waited.
+        """
+        era = self._era
+        while self._hydrating is not None and era == self._era:
             await self._hydrating.wait()
-        if self._binding is not None:
-            self._binding.attach()
+        if self._binding is None or era != self._era:
+            return None
+        self._binding.attach()
         return self._binding
 
     def now_ms(self) -> int:
@@ -323,8 +317,18 @@ class OutboxQueue(Generic[T]):
     async def _bound(self) -> Binding:
         binding = await self.bound_or_none()
         if binding is None:
-            raise NotHydratedError("the queue is bound to no identity; call: await queue.hydrate(key)")
+            raise NotHydratedError("the queue is bound to no identity (any more); call: await queue.hydrate(key)")
         return binding
+
+    def _turn_to(self, key: str | None) -> None:
+        """A hydrate, clear or close begins: earlier ones that still read are superseded.
+
+        Calls that wait belong to the identity for which they were made: another one begins a new era.
+        """
+        self._generation += 1
+        if key is None or key != self._target:
+            self._era += 1
+        self._target = key
 
     def _mirror(self) -> list[StoredEntry]:
         return [entry for entry in self._binding.state if entry.id is not None] if self._binding else []
@@ -365,24 +369,32 @@ class OutboxQueue(Generic[T]):
         if self._max_entries is None and self._max_bytes is None:
             yield
             return
-        fresh = {entry.id: entry for entry in entries if binding.state.first(entry.id or "") is None}
-        size = sum(size_of(entry.item) for entry in fresh.values())
         reserved = self._reserved
-        total, used = len(binding.state) + reserved.entries, binding.state.bytes + reserved.bytes
-        refused = f"{binding.key!r}: {next(iter(fresh), None)!r} was not stored; there are"
+        fresh = {
+            entry.id: size_of(entry.item)
+            for entry in entries
+            if entry.id is not None and entry.id not in reserved and binding.state.first(entry.id) is None
+        }
+        size, first = sum(fresh.values()), next(iter(fresh), None)
+        total, used = len(binding.state) + len(reserved), binding.state.bytes + sum(reserved.values())
         if fresh and self._max_entries is not None and total + len(fresh) > self._max_entries:
-            raise OutboxFullError(f"{refused} {total} entries of at most {self._max_entries}")
+            raise OutboxFullError(
+                f"{binding.key!r}: {first!r} was not stored; there are {total} entries of at most {self._max_entries}"
+            )
         if fresh and self._max_bytes is not None and used + size > self._max_bytes:
-            raise OutboxFullError(f"{refused} {used} bytes of at most {self._max_bytes}, and it needs {size}")
-        reserved.entries += len(fresh)
-        reserved.bytes += size
+            raise OutboxFullError(
+                f"{binding.key!r}: {first!r} was not stored; it needs {size} bytes, and {used} of at most "
+                f"{self._max_bytes} are in use"
+            )
+        reserved.update(fresh)
         try:
             yield
         finally:
-            reserved.entries -= len(fresh)
-            reserved.bytes -= size
+            for id in fresh:
+                reserved.pop(id, None)
 
     async def _change(self, id: str, step: Step) -> None:
+        check_id_type(id)
         await _durable(await self._bound(), [Update(step, id=id, rewrite=True)])
 
 

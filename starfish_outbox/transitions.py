@@ -94,13 +94,13 @@ def release(token: Claim, *, maybe_sent_ms: int | None = None, error: LastError 
     return step
 
 
-def park(token: Claim, error: LastError) -> Step:
+def park(token: Claim, error: LastError, *, maybe_sent_ms: int | None = None) -> Step:
     """The remote will never take it: ``failed`` now, with the reason; this try counts as an attempt."""
 
     def step(entry: StoredEntry) -> StoredEntry | None:
         if entry.claim != token:
             return None
-        return replace(_unclaimed(entry, FAILED, None, error), attempts=entry.attempts + 1)
+        return replace(_unclaimed(entry, FAILED, maybe_sent_ms, error), attempts=entry.attempts + 1)
 
     return step
 

@@ -6,9 +6,11 @@ It is the one owner of the array; a cache that other programs can reach says so 
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Protocol, runtime_checkable
@@ -70,6 +72,7 @@ class _Keyed:
     members: list[Member] = field(default_factory=list)
     moved: dict[int, int] = field(default_factory=dict)
     suspect: bool = False
+    writing: Future[None] | None = None
 
     def put(self, seq: int, entry: StoredEntry | None) -> StoredEntry | None:
         before = self.state.put(seq, entry)
@@ -120,31 +123,26 @@ class AdaptedStore:
         """See ``EntryStore``: nothing but quarantine lies beside the key, so there is no ledger."""
         return False
 
-    async def open(self, key: str, member: Member) -> list[StoredEntry]:
+    async def open(self, key: str, member: Member) -> None:
         """See ``EntryStore``."""
         async with self._turn:
-            now_ms = member.now_ms()
-            known = keyed = self._keys.get(key)
-            try:
-                if known is None and self._owned is not None:
-                    await self._owned.acquire(key)
-                if known is not None and self._owned is not None and await self._owned.changed(key):
-                    await self._merge(key, known, now_ms)
-                    keyed = known
-                else:
-                    keyed = await self._read(key, known, member)
-            except BaseException:
-                if key not in self._keys and self._owned is not None:
-                    self._owned.release(key)
-                raise
-            self._keys[key] = keyed
-            if member not in keyed.members:
+            known = key in self._keys
+            keyed = self._keys.setdefault(key, _Keyed())
+            joins = member not in keyed.members
+            if joins:  # before the first wait, so that another member that leaves meanwhile is not the last
                 keyed.members.append(member)
-            if known is not None and keyed is not known:
-                for other in keyed.members:
-                    if other is not member:
-                        other.deliver_all(list(keyed.state))
-            return list(keyed.state)
+            try:
+                if not known and self._owned is not None:
+                    await self._owned.acquire(key)
+                if known and self._owned is not None and await self._owned.changed(key):
+                    await self._merge(key, keyed, member)
+                else:
+                    await self._read(key, keyed, member)
+            except BaseException:
+                if joins:
+                    self.leave(key, member)
+                raise
+            member.deliver_all(list(keyed.state), own=True)
 
     def notes(self, key: str) -> list[str]:
         """See ``EntryStore``."""
@@ -170,9 +168,11 @@ class AdaptedStore:
     async def refresh(self, key: str, member: Member) -> None:
         """See ``EntryStore``. A claim that is taken back is written with the next change, as a hydrate's would be."""
         async with self._turn:
-            keyed, now_ms = self._keyed(key), member.now_ms()
+            keyed = self._keyed(key)
             if self._owned is not None and await self._owned.changed(key):
-                await self._merge(key, keyed, now_ms)
+                await self._merge(key, keyed, member)
+            if keyed.suspect:
+                await self._read_again(key, keyed, member.now_ms())
             self._free_claims(keyed, member)
             if member.stale:
                 member.stale = False
@@ -192,7 +192,7 @@ class AdaptedStore:
                         await self._write(key, keyed)
                 except ForeignWriteError:
                     _undo(keyed, undo)
-                    await self._merge(key, keyed, member.now_ms())
+                    await self._merge(key, keyed, member)
                     continue
                 except BaseException as error:
                     _undo(keyed, undo)
@@ -230,8 +230,15 @@ class AdaptedStore:
         return Outcome(True, before.seq, entry_after, before)
 
     async def _write(self, key: str, keyed: _Keyed) -> None:
+        """One write in flight a key: one that was given up may still go on, and must not land over a later one."""
+        if keyed.writing is not None and not keyed.writing.done():
+            await asyncio.shield(asyncio.wrap_future(keyed.writing))
         text = keyed.text()
-        await settled(self._cache.set_item(key, text))
+        done: Future[None] = Future()
+        keyed.writing = done
+        write = asyncio.ensure_future(settled(self._cache.set_item(key, text)))
+        write.add_done_callback(lambda _: done.set_result(None))
+        await asyncio.shield(write)
         keyed.stored = text
 
     async def _get(self, key: str) -> str | None:
@@ -271,17 +278,17 @@ class AdaptedStore:
                 return beside
         raise AssertionError("count() ends")
 
-    async def _read(self, key: str, known: _Keyed | None, member: Member) -> _Keyed:
+    async def _read(self, key: str, keyed: _Keyed, member: Member) -> None:
         """The key as the cache has it now; claims that are live here survive."""
-        now_ms = member.now_ms()
         text = await self._get(key)
-        if known is not None and text == known.stored and text is not None:
-            self._free_claims(known, member)
-            return known
-        reading = await self._decode(key, text, now_ms)
-        keyed = _Keyed(stored=text, notes=reading.notes, members=known.members if known else [])
-        self._adopt(keyed, reading.entries, known, now_ms)
-        return keyed
+        if text is not None and text == keyed.stored and not keyed.suspect:
+            self._free_claims(keyed, member)
+            return
+        reading = await self._decode(key, text, member.now_ms())
+        self._adopt(keyed, text, reading.notes, reading.entries, member.now_ms())
+        for other in keyed.members:
+            if other is not member:
+                other.deliver_all(list(keyed.state))
 
     async def _read_again(self, key: str, keyed: _Keyed, now_ms: int) -> None:
         """Before a late settlement (another program may have changed or forgotten the key), or when in doubt."""
@@ -289,15 +296,16 @@ class AdaptedStore:
         if text == keyed.stored and not keyed.suspect:
             return
         entries = [] if text is None else (await self._decode(key, text, now_ms)).entries
-        fresh = _Keyed(stored=text, notes=keyed.notes, members=keyed.members)
-        self._adopt(fresh, entries, keyed, now_ms)
-        keyed.__dict__.update(fresh.__dict__)
+        self._adopt(keyed, text, keyed.notes, entries, now_ms)
+        for other in keyed.members:
+            other.deliver_all(list(keyed.state))
 
-    async def _merge(self, key: str, keyed: _Keyed, now_ms: int) -> None:
+    async def _merge(self, key: str, keyed: _Keyed, member: Member) -> None:
         """Take in what a program without the lock wrote, and keep what we acknowledged and it did not know.
 
         It may have sent and removed an entry, or never have seen it: kept, and marked ``maybe_sent``, nothing is lost.
         """
+        now_ms = member.now_ms()
         text = await self._get(key)
         reading = await self._decode(key, text, now_ms)
         theirs = {entry.id for entry in reading.entries}
@@ -305,24 +313,26 @@ class AdaptedStore:
         missing = [entry for entry in ours if entry.id not in theirs]
         note = f"another program wrote {key!r} without the lock; merged, {len(missing)} entries of ours kept"
         log.warning("%s", note)
-        fresh = _Keyed(stored=text, notes=[*keyed.notes, *reading.notes, note], members=keyed.members)
-        self._adopt(fresh, [*reading.entries, *missing], keyed, now_ms)
-        keyed.__dict__.update(fresh.__dict__)
-        for member in keyed.members:
-            member.deliver_all(list(keyed.state))
+        self._adopt(keyed, text, [*keyed.notes, *reading.notes, note], [*reading.entries, *missing], now_ms)
+        for other in keyed.members:
+            other.deliver_all(list(keyed.state))
 
-    def _adopt(self, keyed: _Keyed, entries: Iterable[StoredEntry], known: _Keyed | None, now_ms: int) -> None:
-        """Fill a fresh state; entries are recognised by id, so that a running drain finds them, and its claims hold."""
+    def _adopt(
+        self, keyed: _Keyed, text: str | None, notes: list[str], entries: Iterable[StoredEntry], now_ms: int
+    ) -> None:
+        """Make these the truth. Entries are recognised by id, so that a running drain finds them; its claims hold."""
         before: dict[str | None, deque[StoredEntry]] = defaultdict(deque)
-        for entry in known.state if known else ():
+        for entry in keyed.state:
             before[entry.id].append(entry)
+        moved: dict[int, int] = {}
+        keyed.state, keyed.texts, keyed.stored, keyed.notes, keyed.suspect = State(), {}, text, notes, False
         last = 0
         for entry in entries:
             twin = before[entry.id].popleft() if before[entry.id] else None
             # A number is kept where that keeps the order; else the entry moves to a new one, and is found by the old.
             seq = twin.seq if twin is not None and twin.seq > last else next(self._seqs)
             if twin is not None and twin.seq != seq:
-                keyed.moved[twin.seq] = seq
+                moved[twin.seq] = seq
             last = seq
             fresh = replace(entry, seq=seq, claim=twin.claim if twin else None)
             if fresh.claim is not None and not is_free(fresh.claim, self.owner, self._claimants):
@@ -332,8 +342,7 @@ class AdaptedStore:
             else:
                 fresh = replace(fresh, claim=None)
             keyed.put(fresh.seq, fresh)
-        for first, second in (known.moved if known else {}).items():
-            keyed.moved[first] = keyed.moved.get(second, second)
+        keyed.moved = {**{first: moved.get(second, second) for first, second in keyed.moved.items()}, **moved}
 
     def _free_claims(self, keyed: _Keyed, member: Member) -> None:
         """Take back the claims of claimers that are gone; written with the next change, as after a hydrate."""

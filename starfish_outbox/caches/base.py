@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -21,6 +22,11 @@ log: Final = logging.getLogger("starfish_outbox")
 
 QUARANTINE: Final = ".quarantine"
 CORRUPT: Final = ".corrupt."
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since the Unix epoch."""
+    return time.time_ns() // 1_000_000
 
 
 @runtime_checkable
@@ -96,12 +102,13 @@ class Member:
         self,
         now_ms: Callable[[], int],
         absorb: Callable[[Sequence[Seen], bool], None],
-        reload: Callable[[Sequence[StoredEntry]], None],
+        reload: Callable[[Sequence[StoredEntry], bool], None],
     ) -> None:
         self.now_ms = now_ms
         self.loop: asyncio.AbstractEventLoop | None = None
         self.stale = False
         self.left = False
+        self.version = -1
         # Weak, so that a queue that nobody holds any more is collected although it never left.
         self._absorb = WeakMethod(absorb)
         self._reload = WeakMethod(reload)
@@ -112,11 +119,11 @@ class Member:
         if absorb is not None:
             self._call(lambda: absorb(changes, own))
 
-    def deliver_all(self, entries: Sequence[StoredEntry]) -> None:
-        """Hand over the whole state."""
+    def deliver_all(self, entries: Sequence[StoredEntry], *, own: bool = False) -> None:
+        """Hand over the whole state, in turn with the changes; ``own``: this queue asked for it."""
         reload = self._reload()
         if reload is not None:
-            self._call(lambda: reload(entries))
+            self._call(lambda: reload(entries, own))
 
     def _call(self, function: Callable[[], None]) -> None:
         try:
@@ -156,8 +163,8 @@ class EntryStore(Protocol):
     def drop_claimant(self, claimant: int) -> None:
         """Claims made under this number are free from now on."""
 
-    async def open(self, key: str, member: Member) -> list[StoredEntry]:
-        """Join the key and read it, oldest first; when that fails it raises, and nothing is joined."""
+    async def open(self, key: str, member: Member) -> None:
+        """Join the key and deliver what it holds; when that fails it raises, and nothing is joined."""
 
     def notes(self, key: str) -> list[str]:
         """What was set aside, read differently from what was written, or merged, in words, since the key was opened."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from starfish_outbox import codec
 from starfish_outbox.caches import rows
@@ -35,46 +35,69 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def load(connection: sqlite3.Connection, key: str, now_ms: int, note: Note) -> list[StoredEntry]:
     """All entries; rows that cannot be read are moved to the quarantine, and hide no other."""
     entries: list[StoredEntry] = []
-    bad: list[tuple[int, str]] = []
+    bad: list[int] = []
     try:
         for row in connection.execute(rows.ALL, (key,)):
-            try:
-                entries.append(rows.to_entry(row))
-            except rows.BadRowError as error:
-                bad.append((row[0], str(error)))
+            _sort(row, key, entries, bad)
     except sqlite3.OperationalError as error:
-        if "decode" not in str(error):
+        if not _is_no_text(error):
             raise
-        entries, bad = _load_one_by_one(connection, key)
+        entries, bad = [], []
+        for (seq,) in connection.execute(rows.ALL_SEQS, (key,)).fetchall():
+            try:
+                _sort(connection.execute(rows.BY_SEQ, (seq,)).fetchone(), key, entries, bad)
+            except sqlite3.OperationalError as no_text:
+                if not _is_no_text(no_text):
+                    raise
+                bad.append(seq)
     if bad:
         with transaction(connection):
-            _quarantine_rows(connection, key, bad, now_ms, note)
+            for seq in bad:
+                one(connection, key, rows.BY_SEQ, (seq,), now_ms, note)
     return entries
 
 
-def _load_one_by_one(connection: sqlite3.Connection, key: str) -> tuple[list[StoredEntry], list[tuple[int, str]]]:
-    """As ``_load`` where some text is no UTF-8, which ends a statement at its row."""
-    entries: list[StoredEntry] = []
-    bad: list[tuple[int, str]] = []
-    for (seq,) in connection.execute("SELECT seq FROM entries WHERE +key = ? ORDER BY seq", (key,)).fetchall():
-        try:
-            entries.append(rows.to_entry(connection.execute(rows.BY_SEQ, (seq, key)).fetchone()))
-        except (sqlite3.OperationalError, rows.BadRowError) as error:
-            bad.append((seq, str(error)))
-    return entries, bad
+def one(
+    connection: sqlite3.Connection, key: str, select: str, values: tuple[Any, ...], now_ms: int, note: Note
+) -> StoredEntry | None:
+    """The entry that ``BY_SEQ`` or ``BY_ID`` finds, inside a transaction; a row that cannot be read is quarantined."""
+    try:
+        row = connection.execute(select, values).fetchone()
+        if row is None:
+            return None
+        entry = rows.to_entry(row)
+    except (sqlite3.OperationalError, rows.BadRowError) as error:
+        if isinstance(error, sqlite3.OperationalError) and not _is_no_text(error):
+            raise
+        find = rows.SEQ_OF_ID if select == rows.BY_ID else "SELECT ?"
+        _quarantine_row(connection, key, connection.execute(find, values).fetchone()[0], str(error), now_ms, note)
+        return None
+    return entry if row[1] == key else None
 
 
-def _quarantine_rows(
-    connection: sqlite3.Connection, key: str, bad: list[tuple[int, str]], now_ms: int, note: Note
-) -> None:
-    rejected = []
-    for seq, reason in bad:
-        columns = ", ".join(f"CAST({name} AS BLOB)" for name in ("id", "status", "item", "more"))
-        row = connection.execute(f"SELECT {columns} FROM entries WHERE seq = ?", (seq,)).fetchone()
-        text = "\x1f".join((value or b"").decode("utf-8", "backslashreplace") for value in row)
-        rejected.append(codec.Rejected(text, reason))
-        connection.execute(rows.DELETE, (seq,))
-    _quarantine(connection, key, rejected, now_ms, note)
+def _sort(row: tuple[Any, ...] | None, key: str, entries: list[StoredEntry], bad: list[int]) -> None:
+    if row is None:  # gone meanwhile
+        return
+    try:
+        entry = rows.to_entry(row)
+    except rows.BadRowError:
+        bad.append(row[0])
+    else:
+        if row[1] == key:
+            entries.append(entry)
+
+
+def _is_no_text(error: sqlite3.OperationalError) -> bool:
+    """Whether a stored text is no UTF-8, which ends the statement that comes to it."""
+    return "decode to UTF-8" in str(error)
+
+
+def _quarantine_row(connection: sqlite3.Connection, key: str, seq: int, reason: str, now_ms: int, note: Note) -> None:
+    columns = ", ".join(f"CAST({name} AS BLOB)" for name in ("id", "status", "item", "more"))
+    row = connection.execute(f"SELECT {columns} FROM entries WHERE seq = ?", (seq,)).fetchone()
+    text = "\x1f".join((value or b"").decode("utf-8", "backslashreplace") for value in row)
+    connection.execute(rows.DELETE, (seq,))
+    _quarantine(connection, key, [codec.Rejected(text, f"entry {seq}: {reason}")], now_ms, note)
 
 
 def _quarantine(

@@ -26,12 +26,14 @@ from starfish_outbox.caches.base import (
     free,
     is_free,
     log,
+    wall_clock_ms,
 )
-from starfish_outbox.caches.owner import OwnerLock, create_private, describe_owner, is_held, new_owner
+from starfish_outbox.caches.owner import Owners
+from starfish_outbox.caches.rows import BUSY_SECONDS
 from starfish_outbox.caches.salvage import salvage
 from starfish_outbox.caches.thread import OneThread, park
-from starfish_outbox.entry import StoredEntry
-from starfish_outbox.errors import QueueLockedError
+from starfish_outbox.entry import SENDING, Claim
+from starfish_outbox.errors import CorruptQueueError, QueueLockedError
 from starfish_outbox.transitions import GONE
 
 R = TypeVar("R")
@@ -47,11 +49,11 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.ledger = False
-        self.owner = new_owner()
+        self._owners = Owners(path.with_name(f"{path.name}-owners"))
         self._thread = OneThread("starfish-outbox-sqlite")
         self._connection: sqlite3.Connection | None = None
-        self._lock: OwnerLock | None = None
-        self._versions: dict[str, int] = {}
+        # Held inside SQLite, and by a fork: what SQLite knows of locks is copied into the child and never forgotten.
+        self.gate = threading.Lock()
         self._mutex = threading.Lock()
         self._members: dict[str, list[Member]] = defaultdict(list)
         self._notes: dict[str, list[str]] = defaultdict(list)
@@ -62,7 +64,7 @@ class Database:
     @classmethod
     def at(cls, path: Path) -> Database:
         """The database at this path: the same object for everybody in this process."""
-        place = os.path.realpath(path)
+        place = str(Path(os.path.realpath(path.parent)) / path.name)
         with _opening:
             database = _databases.get(place)
             if database is None:
@@ -75,9 +77,9 @@ class Database:
         return str(self.path)
 
     @property
-    def owners(self) -> Path:
-        """The directory of lock files, one an owner."""
-        return self.path.with_name(f"{self.path.name}-owners")
+    def owner(self) -> str:
+        """See ``EntryStore``."""
+        return self._owners.me
 
     def notes(self, key: str) -> list[str]:
         """See ``EntryStore``."""
@@ -93,9 +95,9 @@ class Database:
         """See ``EntryStore``."""
         self._claimants.discard(claimant)
 
-    async def open(self, key: str, member: Member) -> list[StoredEntry]:
+    async def open(self, key: str, member: Member) -> None:
         """See ``EntryStore``."""
-        return await self._thread.run(self._guarded, self._open, key, member)
+        await self._thread.run(self._guarded, self._open, key, member)
 
     async def apply(self, key: str, member: Member, ops: Sequence[Op], *, late: bool = False) -> list[Outcome]:
         """See ``EntryStore``. A late change needs no care here: where the key is gone, so are its rows."""
@@ -107,7 +109,7 @@ class Database:
 
     async def was_sent(self, key: str, id: str) -> bool:
         """See ``EntryStore``."""
-        return await self._thread.run(self._was_sent, key, id)
+        return await self._thread.run(self._guarded, self._was_sent, key, id)
 
     def leave(self, key: str, member: Member) -> None:
         """See ``EntryStore``."""
@@ -140,18 +142,15 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        if self._lock is not None:
-            self._lock.path.with_suffix(".owner").unlink(missing_ok=True)
-            self._lock.release(remove=True)
-            self._lock = None
-        self.owner = new_owner()
+        self._owners.leave()
 
     def abandon_in_child(self) -> None:
         """After a fork, in the child: connection and owner are the parent's."""
-        park((self._connection, self._lock))
-        self._connection, self._lock, self._versions = None, None, {}
+        park(self._connection)
+        self._connection = None
+        self._owners.abandon_in_child()
         self._mutex = threading.Lock()
-        self._claimants, self.owner = set(), new_owner()
+        self._claimants = set()
         for members in self._members.values():
             for member in members:
                 member.stale = True
@@ -159,74 +158,68 @@ class Database:
     def _ready(self) -> sqlite3.Connection:
         if self._connection is None:
             connection = rows.connect(self.path)
-            while self._lock is None:
-                self.owners.mkdir(mode=0o700, exist_ok=True)
-                lock = OwnerLock(self.owners / f"{self.owner}.lock")
-                if lock.acquire():
-                    create_private(lock.path.with_suffix(".owner"))
-                    lock.path.with_suffix(".owner").write_text(describe_owner(), "utf-8")
-                    self._lock = lock
-                else:
-                    self.owner = new_owner()
+            self._owners.join()
             self._connection = connection
         return self._connection
 
-    def _others(self) -> list[str]:
-        """Who else has the file open, in words; what dead owners left is swept up."""
-        found = []
-        for path in self.owners.glob("*.lock"):
-            if self._lock is not None and path == self._lock.path:
-                continue
-            note = path.with_suffix(".owner")
-            if is_held(path, remove=True):
-                found.append(note.read_text("utf-8") if note.exists() else "another process")
-            else:
-                note.unlink(missing_ok=True)
-        return found
-
     def _guarded(self, function: Callable[..., R], *args: Any) -> R:
         """Run it; when the file turns out to be damaged, salvage it into a new one and run it again."""
+        with self.gate:
+            try:
+                return function(*args)
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                self._close()
+            with self._owners.alone(BUSY_SECONDS / 2) as others:
+                return self._salvaged(others, function, *args)
+
+    def _salvaged(self, others: list[str], function: Callable[..., R], *args: Any) -> R:
         try:
-            return function(*args)
+            return function(*args)  # another process may have salvaged it meanwhile
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise
             self._close()
-            note = salvage(self.path, self._others, str(error))
-            log.error("%s", note)
-            self._notes[""].append(note)
-            for key, members in list(self._members.items()):
-                for member in list(members):
-                    member.deliver_all(contents.load(self._ready(), key, member.now_ms(), self._noter(key)))
-            return function(*args)
+            if others:  # they would go on writing into the file that is replaced
+                raise CorruptQueueError(
+                    f"{self.path} is damaged ({error}) and open in {', '.join(others)}; close it there first"
+                ) from error
+            note = salvage(self.path, str(error))
+        log.error("%s", note)
+        self._notes[""].append(note)
+        connection = self._ready()
+        for key, members in list(self._members.items()):
+            for member in list(members):
+                member.deliver_all(contents.load(connection, key, member.now_ms(), self._noter(key)))
+        return function(*args)
 
-    def _open(self, key: str, member: Member) -> list[StoredEntry]:
+    def _open(self, key: str, member: Member) -> None:
         connection = self._ready()
         now_ms = member.now_ms()
-        self._others()
+        self._owners.others()  # sweeps up what dead owners left
         contents.take_apart(connection, key, now_ms, self._noter(key))
         self._free_claims(connection, key, member)
         if self.ledger:
             horizon = now_ms - LEDGER_DAYS * 86_400_000
             if connection.execute("SELECT 1 FROM ledger WHERE sent_at < ? LIMIT 1", (horizon,)).fetchone():
                 connection.execute("DELETE FROM ledger WHERE sent_at < ?", (horizon,))
-        self._versions[key] = _data_version(connection)
+        member.version = _data_version(connection)
         entries = contents.load(connection, key, now_ms, self._noter(key))
         with self._mutex:
             if not member.left and member not in self._members[key]:  # its queue may have been cancelled meanwhile
                 self._members[key].append(member)
-        return entries
+        member.deliver_all(entries, own=True)
 
     def _refresh(self, key: str, member: Member) -> None:
         connection = self._ready()
         now_ms = member.now_ms()
         self._free_claims(connection, key, member)
         version = _data_version(connection)
-        if version != self._versions.get(key) or member.stale:
-            self._versions[key] = version
+        if version != member.version or member.stale:
             entries = contents.load(connection, key, now_ms, self._noter(key))
-            for other in self._members[key]:
-                other.stale = False
+            for other in list(self._members[key]):
+                other.stale, other.version = False, version
                 other.deliver_all(entries)
 
     def _apply(self, key: str, member: Member, ops: Sequence[Op]) -> list[Outcome]:
@@ -235,7 +228,7 @@ class Database:
             if any(isinstance(op, Insert) for op in ops):
                 connection.execute("INSERT OR IGNORE INTO keys (key) VALUES (?)", (key,))
             outcomes = [
-                self._insert(connection, key, op)
+                self._insert(connection, key, op, member)
                 if isinstance(op, Insert)
                 else self._update(connection, key, op, member)
                 for op in ops
@@ -245,12 +238,11 @@ class Database:
         member.deliver([(o.seq, o.entry) for o in outcomes if o.seq is not None and not o.applied], own=True)
         return outcomes
 
-    def _insert(self, connection: sqlite3.Connection, key: str, op: Insert) -> Outcome:
+    def _insert(self, connection: sqlite3.Connection, key: str, op: Insert, member: Member) -> Outcome:
         entry = op.entry
         id = rows.id_column(entry.id)
-        row = connection.execute(rows.BY_ID, (key, id)).fetchone()
-        if row is not None:
-            live = rows.to_entry(row)
+        live = contents.one(connection, key, rows.BY_ID, (key, id), member.now_ms(), self._noter(key))
+        if live is not None:
             return Outcome(False, live.seq, live, why="live")
         if self.ledger:
             sent = connection.execute("SELECT sha256 FROM ledger WHERE key = ? AND id = ?", (key, id)).fetchone()
@@ -263,13 +255,11 @@ class Database:
         return Outcome(True, seq, replace(entry, seq=seq or 0))
 
     def _update(self, connection: sqlite3.Connection, key: str, op: Update, member: Member) -> Outcome:
-        if op.seq is not None:
-            row = connection.execute(rows.BY_SEQ, (op.seq, key)).fetchone()
-        else:
-            row = connection.execute(rows.BY_ID, (key, rows.id_column(op.id))).fetchone()
-        if row is None:
+        by_id = (rows.BY_ID, (key, rows.id_column(op.id)))
+        select, values = by_id if op.seq is None else (rows.BY_SEQ, (op.seq,))
+        before = contents.one(connection, key, select, values, member.now_ms(), self._noter(key))
+        if before is None:
             return Outcome(False, op.seq)
-        before = rows.to_entry(row)
         after = op.step(before)
         if after is None:
             return Outcome(False, before.seq, before)
@@ -289,43 +279,50 @@ class Database:
         return found.fetchone() is not None
 
     def _free_claims(self, connection: sqlite3.Connection, key: str, member: Member) -> None:
-        """Take back claims whose claimer is gone; comparing the owner again inside the transaction."""
+        """Take back claims whose claimer is gone, looking again inside the transaction."""
+        claimed = [seq for (seq,) in connection.execute(rows.CLAIMED, (key,)).fetchall()]
+        if not claimed:
+            return
+        alive: dict[str, bool] = {}
         freed: list[Seen] = []
-        for (owner,) in connection.execute(rows.OWNERS, (key,)).fetchall():
-            mine = owner == self.owner
-            if owner is not None and not mine and is_held(self.owners / f"{owner}.lock"):
-                continue
-            claimed = [rows.to_entry(row) for row in connection.execute(rows.BY_OWNER, (key, owner)).fetchall()]
-            if mine and not any(is_free(entry.claim, owner, self._claimants) for entry in claimed):
-                continue
-            with contents.transaction(connection):
-                for row in connection.execute(rows.BY_OWNER, (key, owner)).fetchall():
-                    entry = rows.to_entry(row)
-                    if not mine or is_free(entry.claim, owner, self._claimants):
-                        after = free(entry, self.owner, member.now_ms())
-                        connection.execute(rows.UPDATE, rows.update_values(key, after))
-                        freed.append((after.seq, after))
+        with contents.transaction(connection):
+            for seq in claimed:
+                entry = contents.one(connection, key, rows.BY_SEQ, (seq,), member.now_ms(), self._noter(key))
+                if entry is None or entry.status != SENDING or self._is_live(entry.claim, alive):
+                    continue
+                after = free(entry, self.owner, member.now_ms())
+                connection.execute(rows.UPDATE, rows.update_values(key, after))
+                freed.append((seq, after))
         self._tell(key, member, freed)
+
+    def _is_live(self, claim: Claim | None, alive: dict[str, bool]) -> bool:
+        if claim is None or claim.owner == self.owner:
+            return not is_free(claim, self.owner, self._claimants)
+        if claim.owner not in alive:
+            alive[claim.owner] = self._owners.alive(claim.owner)
+        return alive[claim.owner]
 
     def _get_text(self, key: str) -> str | None:
         connection = self._ready()
-        if connection.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone() is None:
-            return None
         text = contents.text_of(connection, key)
         if text is not None:
             return text
-        entries = contents.load(connection, key, 0, self._noter(key))
+        entries = contents.load(connection, key, wall_clock_ms(), self._noter(key))
+        if not entries and connection.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone() is None:
+            return None
         return codec.encode_array([codec.encode_entry(entry) for entry in entries])
 
     def _set_text(self, key: str, text: str | None, alone: bool) -> None:
         connection = self._ready()
-        others = (["a queue of this process"] if self._members[key] else self._others()) if alone else []
+        others = (["a queue of this process"] if self._members[key] else self._owners.others()) if alone else []
         if others:
             raise QueueLockedError(f"{key!r} in {self.path} is open in {', '.join(others)}; close it first", others[0])
         with contents.transaction(connection):
             connection.execute("DELETE FROM entries WHERE +key = ?", (key,))
             connection.execute("DELETE FROM keys WHERE key = ?", (key,))
-            if text is not None:
+            if text is None:
+                connection.execute("DELETE FROM ledger WHERE key = ?", (key,))
+            else:
                 contents.put_text(connection, key, text)
 
     def _noter(self, key: str) -> Callable[[str], None]:
@@ -356,13 +353,26 @@ def _is_damage(error: sqlite3.Error) -> bool:
 
 _databases: Final[WeakValueDictionary[str, Database]] = WeakValueDictionary()
 _live: Final[WeakSet[Database]] = WeakSet()
+_forking: Final[list[Database]] = []
 _opening: Final = threading.Lock()
 
 
-def _abandon_all() -> None:
-    for database in list(_live):
+def _before_fork() -> None:
+    _forking.extend(_live)
+    for database in _forking:
+        database.gate.acquire()
+
+
+def _after_fork() -> None:
+    while _forking:
+        _forking.pop().gate.release()
+
+
+def _after_fork_in_child() -> None:
+    for database in _forking:
         database.abandon_in_child()
+    _after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -16,7 +16,7 @@ from typing import Final
 
 from starfish_outbox.caches.adapter import ForeignWriteError
 from starfish_outbox.caches.base import CORRUPT, QUARANTINE
-from starfish_outbox.caches.owner import OwnerLock, describe_owner
+from starfish_outbox.caches.owner import OwnerLock, describe_owner, sync_directory
 from starfish_outbox.caches.thread import OneThread
 from starfish_outbox.errors import CacheError, CacheWriteError, QueueLockedError
 
@@ -62,16 +62,6 @@ def private_directory(path: Path) -> Path:
                 f"{path} may be written by others (mode {stat.filemode(info.st_mode)}); run: chmod go-w {path}"
             )
     return path
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames in the directory survive a power cut (Windows does so by itself and cannot open a directory)."""
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 class FileCache:
@@ -158,7 +148,7 @@ class FileCache:
         if self._owns(key) and self._changed(key):
             raise ForeignWriteError(f"{self.path(key)} was written by a program that takes no lock")
         path = self.path(key)
-        beside = self.directory / f".{path.name[:_LONGEST_NAME]}.{secrets.token_hex(8)}.tmp"
+        beside = self.directory / f"{_beside(path.name)}{secrets.token_hex(8)}.tmp"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
         descriptor = os.open(beside, flags, 0o600)
         try:
@@ -203,7 +193,7 @@ class FileCache:
                 "(SQLiteCache lets several processes share one outbox)",
                 owner,
             )
-        for left in self.directory.glob(f".{file_name(key)[:_LONGEST_NAME]}.*.tmp"):
+        for left in self.directory.glob(f"{_beside(file_name(key))}*.tmp"):
             left.unlink(missing_ok=True)  # a writer was killed before its rename
         note.unlink(missing_ok=True)
         descriptor = os.open(note, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o600)
@@ -215,6 +205,11 @@ class FileCache:
         if lock is not None and lock.held:
             lock.path.with_name(f"{lock.path.name}.owner").unlink(missing_ok=True)
             lock.release()
+
+
+def _beside(name: str) -> str:
+    """How the temporary files of one key's file begin: of no other's, and never too long for a file system."""
+    return f".{hashlib.sha256(name.encode()).hexdigest()[:32]}."
 
 
 def _stamp(info: os.stat_result) -> Stamp:

@@ -11,13 +11,18 @@ import os
 import secrets
 import socket
 import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
 from starfish_outbox.caches.thread import park
+from starfish_outbox.errors import QueueLockedError
 
 _held: Final[WeakSet[OwnerLock]] = WeakSet()
+_inherited: Final[set[Path]] = set()
 
 
 def new_owner() -> str:
@@ -44,6 +49,16 @@ def create_private(path: Path) -> bool:
     return True
 
 
+def sync_directory(path: Path) -> None:
+    """Make renames in the directory survive a power cut (Windows does so by itself and cannot open a directory)."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 class OwnerLock:
     """A lock file; held from ``acquire`` to ``release`` or to the end of the process."""
 
@@ -57,7 +72,7 @@ class OwnerLock:
         return self._connection is not None
 
     def acquire(self) -> bool:
-        """Take the lock; False when another owner holds it."""
+        """Take the lock; False when another owner holds it, or swept its file away as a dead owner's meanwhile."""
         if self.held:
             return True
         create_private(self.path)
@@ -68,10 +83,10 @@ class OwnerLock:
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
             connection.close()
-            if "locked" in str(error):
+            if "locked" in str(error) or not self.path.exists():
                 return False
             raise
-        if not self.path.exists():  # somebody who took it for a dead owner's cleaned it away
+        if not self.path.exists():
             connection.close()
             return False
         self._connection = connection
@@ -92,22 +107,111 @@ class OwnerLock:
         if self._connection is not None:
             park(self._connection)
             self._connection = None
+            _inherited.add(self.path)
 
 
 def is_held(path: Path, *, remove: bool = False) -> bool:
     """Whether some owner holds the lock file; a missing file is held by nobody, and ``remove`` deletes a dead one."""
     if not path.exists():
         return False
+    if path in _inherited:
+        return _is_held_by_parent(path)
     probe = OwnerLock(path)
-    try:
-        if not probe.acquire():
-            return path.exists()
-    except sqlite3.OperationalError:
-        if path.exists():
-            raise
-        return False
+    if not probe.acquire():
+        return path.exists()
     probe.release(remove=remove)
     return False
+
+
+def _is_held_by_parent(path: Path) -> bool:
+    """SQLite in a forked child remembers its parent's lock as its own for ever; only the OS knows better.
+
+    The bytes are those that SQLite locks exclusively (sqlite.org/src/file/src/os_unix.c: PENDING_BYTE, and on).
+    """
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 512, 0x40000000)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+class Owners:
+    """The owners of one store: a directory with a lock file for each, named by its 128 random bits."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.me = new_owner()
+        self._lock: OwnerLock | None = None
+
+    def join(self) -> None:
+        """Be an owner, until ``leave`` or the end of the process."""
+        while self._lock is None:
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+            lock = OwnerLock(self.directory / f"{self.me}.lock")
+            if lock.acquire():
+                self._lock = lock
+                create_private(_note(lock.path))
+                _note(lock.path).write_text(describe_owner(), "utf-8")
+            else:
+                self.me = new_owner()
+
+    def leave(self) -> None:
+        """Be no owner any more: claims made as ``me`` are free."""
+        if self._lock is not None:
+            _note(self._lock.path).unlink(missing_ok=True)
+            self._lock.release(remove=True)
+            self._lock = None
+        self.me = new_owner()
+
+    def alive(self, owner: str) -> bool:
+        """Whether another owner still lives."""
+        return is_held(self.directory / f"{owner}.lock")
+
+    def others(self) -> list[str]:
+        """Who else has the store open, in words; what dead owners left is swept up."""
+        found = []
+        for path in self.directory.glob(f"{'[0-9a-f]' * 32}.lock"):
+            if self._lock is not None and path == self._lock.path:
+                continue
+            if is_held(path, remove=True):
+                found.append(_note(path).read_text("utf-8") if _note(path).exists() else "another process")
+            else:
+                _note(path).unlink(missing_ok=True)
+        return found
+
+    @contextmanager
+    def alone(self, seconds: float) -> Iterator[list[str]]:
+        """One process at a time, for work on the whole store; gives who else has it open, after waiting for them."""
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        lock = OwnerLock(self.directory / "repair.lock")
+        until = time.monotonic() + seconds
+        while not lock.acquire():
+            if time.monotonic() > until:
+                raise QueueLockedError(f"another process repairs {self.directory} and does not end")
+            time.sleep(0.02)
+        try:
+            holders = self.others()
+            while holders and time.monotonic() < until:  # others may meet the same damage, and let go, or just look
+                time.sleep(0.02)
+                holders = self.others()
+            yield holders
+        finally:
+            lock.release()
+
+    def abandon_in_child(self) -> None:
+        """After a fork, in the child: the parent is another owner."""
+        park(self._lock)
+        self._lock = None
+        self.me = new_owner()
+
+
+def _note(lock: Path) -> Path:
+    return lock.with_suffix(".owner")
 
 
 def _abandon_all() -> None:

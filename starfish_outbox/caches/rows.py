@@ -38,10 +38,10 @@ CREATE TABLE entries (
   more TEXT,                  -- JSON members behind the five that every entry has, without braces
   owner TEXT,                 -- who claimed it: the name of a lock file in the owners' directory
   claim TEXT,                 -- kind.claimant.serial.milliseconds
-  checksum INTEGER NOT NULL   -- CRC-32 over key and content
+  checksum INTEGER NOT NULL   -- CRC-32 over all of it
 );
 CREATE INDEX entries_by_id ON entries (key, id);
-CREATE INDEX entries_claimed ON entries (key, owner) WHERE status = 'sending';
+CREATE INDEX entries_claimed ON entries (key) WHERE status = 'sending';
 CREATE TABLE ledger (
   key TEXT NOT NULL,
   id NOT NULL,
@@ -53,12 +53,15 @@ CREATE TABLE ledger (
 
 COLUMNS: Final = "seq, key, id, status, attempts, enqueued_at, item, more, owner, claim, checksum"
 INSERT: Final = f"INSERT INTO entries ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-BY_SEQ: Final = f"SELECT {COLUMNS} FROM entries WHERE seq = ? AND key = ?"
+BY_SEQ: Final = f"SELECT {COLUMNS} FROM entries WHERE seq = ?"
 BY_ID: Final = f"SELECT {COLUMNS} FROM entries WHERE key = ? AND id = ? ORDER BY seq LIMIT 1"
 # ``+key``: in the order of the table; a file holds one key as a rule, and an index by key would cost every insert.
-ALL: Final = f"SELECT {COLUMNS} FROM entries WHERE +key = ? ORDER BY seq"
-OWNERS: Final = "SELECT DISTINCT owner FROM entries WHERE key = ? AND status = 'sending'"
-BY_OWNER: Final = f"SELECT {COLUMNS} FROM entries WHERE key = ? AND status = 'sending' AND owner IS ?"
+# Rows of a key that nobody knows are looked at too: their key may be what is damaged.
+_OF_KEY: Final = "+key = ? OR +key NOT IN (SELECT key FROM keys) ORDER BY seq"
+ALL: Final = f"SELECT {COLUMNS} FROM entries WHERE {_OF_KEY}"
+ALL_SEQS: Final = f"SELECT seq FROM entries WHERE {_OF_KEY}"
+CLAIMED: Final = "SELECT seq FROM entries WHERE key = ? AND status = 'sending'"
+SEQ_OF_ID: Final = "SELECT seq FROM entries WHERE key = ? AND id = ? ORDER BY seq LIMIT 1"
 UPDATE: Final = (
     "UPDATE entries SET status = ?, attempts = ?, more = ?, owner = ?, claim = ?, checksum = ? WHERE seq = ?"
 )
@@ -79,11 +82,16 @@ def connect(path: Path) -> sqlite3.Connection:
         CorruptQueueError: a newer version wrote it, or it is some other program's database; untouched.
         sqlite3.DatabaseError: it is damaged.
     """
+    if path.is_symlink():
+        raise CacheError(f"{path} is a symbolic link to {path.readlink()}; name the file itself")
     create_private(path)
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
-        if not _check(connection, path):
+        connection.execute("BEGIN")  # one look: another process may be making the tables right now
+        made = _check(connection, path)
+        connection.execute("COMMIT")
+        if not made:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("BEGIN IMMEDIATE")
             if not _check(connection, path):  # another process may have been quicker
@@ -122,9 +130,8 @@ def to_row(key: str, entry: StoredEntry) -> tuple[Any, ...]:
     status = entry.status if isinstance(entry.status, str) else encode_foreign(entry.status).encode()
     more = codec.encode_more(entry) or None
     owner, claim = claim_columns(entry.claim)
-    checksum = _checksum(key, id, status, entry.attempts, entry.enqueued_at, entry.item, more)
-    at = entry.enqueued_at
-    return (entry.seq or None, key, id, status, entry.attempts, at, entry.item, more, owner, claim, checksum)
+    values = (key, id, status, entry.attempts, entry.enqueued_at, entry.item, more, owner, claim)
+    return (entry.seq or None, *values, _checksum(*values))
 
 
 def update_values(key: str, entry: StoredEntry) -> tuple[Any, ...]:
@@ -139,9 +146,9 @@ def to_entry(row: tuple[Any, ...]) -> StoredEntry:
     Raises:
         BadRowError: the row is damaged.
     """
-    seq, key, id, status, attempts, enqueued_at, item, more, owner, claim, checksum = row
+    seq, _key, id, status, attempts, enqueued_at, item, more, owner, claim, checksum = row
     try:
-        if checksum != _checksum(key, id, status, attempts, enqueued_at, item, more):
+        if checksum != _checksum(*row[1:-1]):
             raise BadRowError(f"entry {seq} does not match its checksum")
         entry = StoredEntry(
             seq,
@@ -153,7 +160,7 @@ def to_entry(row: tuple[Any, ...]) -> StoredEntry:
             claim=_claim(owner, claim) if claim is not None else None,
             **(codec.more_fields(more) if more else {}),
         )
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:  # a value of another type than was stored
         raise BadRowError(f"entry {seq} cannot be read ({error})") from error
     return entry
 
@@ -182,6 +189,6 @@ def _claim(owner: str, text: str) -> Claim:
     return Claim(owner, int(claimant), int(serial), "drain" if kind == "drain" else "bare", int(at_ms))
 
 
-def _checksum(key: str, id: Any, status: Any, attempts: Any, enqueued_at: Any, item: str, more: str | None) -> int:
-    head = f"{key}\0{id}\0{status}\0{attempts}\0{enqueued_at}\0{more}\0"
-    return zlib.crc32(item.encode("utf-8", "surrogatepass"), zlib.crc32(head.encode("utf-8", "surrogatepass")))
+def _checksum(*values: Any) -> int:
+    """CRC-32 over the values of ``COLUMNS`` between ``seq`` and ``checksum``."""
+    return zlib.crc32("\0".join(map(str, values)).encode("utf-8", "surrogatepass"))

@@ -1,52 +1,66 @@
-"""A damaged database: moved aside as it is, and every row that can still be read copied into a new one."""
+"""A damaged database: copied aside as it is, and every row that can still be read put into a new one."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from starfish_outbox.caches import rows
-from starfish_outbox.errors import CorruptQueueError
+from starfish_outbox.caches import contents, rows
+from starfish_outbox.caches.owner import create_private, sync_directory
 
 _SIDE_FILES = ("-journal", "-wal", "-shm")
 _MOST_PROBES = 1_000_000
 
 
-def salvage(path: Path, others: Callable[[], list[str]], reason: str) -> str:
-    """Put the damaged file aside under ``<path>.corrupt.<n>`` and make a new one of what can be read; says what it did.
+def salvage(path: Path, reason: str) -> str:
+    """Copy the damaged file aside (``<path>.corrupt.<n>``) and put a new one of what can be read in its place.
 
-    Raises:
-        CorruptQueueError: another process has the file open; it would go on writing into the file set aside.
+    The caller is alone with it. ``path`` is never missing nor half filled: a kill leaves the damaged file, and the
+    next opener starts again. Says what it did.
     """
-    holders = others()
-    if holders:
-        raise CorruptQueueError(f"{path} is damaged ({reason}) and open in {', '.join(holders)}; close it there first")
     aside = next(
         beside for number in count(1) if not (beside := path.with_name(f"{path.name}.corrupt.{number}")).exists()
     )
-    for suffix in _SIDE_FILES:  # a journal belongs to its database by name
+    for suffix in ("", *_SIDE_FILES):  # a journal belongs to its database by name
         side = path.with_name(path.name + suffix)
         if side.exists():
-            side.rename(aside.with_name(aside.name + suffix))
-    path.rename(aside)
-    connection = rows.connect(path)
-    damaged = sqlite3.connect(aside, isolation_level=None)
+            _copy_durably(side, aside.with_name(aside.name + suffix))
+    fresh = path.with_name(f"{path.name}.salvaging")
+    for suffix in ("", *_SIDE_FILES):
+        fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+    connection = rows.connect(fresh)
+    damaged = sqlite3.connect(path, isolation_level=None)
     damaged.text_factory = _text
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        found = {table: _copy(damaged, connection, table) for table in ("keys", "entries", "ledger")}
-        connection.execute("INSERT OR IGNORE INTO keys (key) SELECT DISTINCT key FROM entries")
-        connection.execute("COMMIT")
+        with contents.transaction(connection):
+            found = {table: _copy(damaged, connection, table) for table in ("keys", "entries", "ledger")}
+            connection.execute("INSERT OR IGNORE INTO keys (key) SELECT DISTINCT key FROM entries")
     finally:
         connection.close()
         damaged.close()
+    for suffix in _SIDE_FILES:  # SQLite would play the damaged file's journal back into the new one
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+        fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+    sync_directory(path.parent)
+    fresh.replace(path)
+    sync_directory(path.parent)
     return (
         f"{path} was damaged ({reason}); it is kept as {aside.name}, and {found['entries']} entries and "
         f"{found['ledger']} ids of the ledger were saved from it"
     )
+
+
+def _copy_durably(source: Path, target: Path) -> None:
+    create_private(target)
+    with source.open("rb") as reader, target.open("wb") as writer:
+        shutil.copyfileobj(reader, writer)
+        writer.flush()
+        os.fsync(writer.fileno())
 
 
 def _copy(damaged: sqlite3.Connection, connection: sqlite3.Connection, table: str) -> int:

@@ -203,16 +203,16 @@ def compare(
         record = records.get(id)
         if not isinstance(record, dict):
             result.missing += 1
-            example(f"line {one.line} ({id}): no record")
+            example(f"line {one.line}, id {id!r}: no record")
             continue
         for column, cell in one.cells.items():
             result.cells += 1
             if column not in record or not _tells(record[column], cell, na):
                 result.differing += 1
-                example(f"line {one.line} ({id}), {column!r}: the file has {cell!r}, the record {record.get(column)!r}")
+                example(f"line {one.line}, id {id!r}, {column!r}: {cell!r} in the file, {record.get(column)!r} there")
         for column in record.keys() - one.cells.keys():
             result.differing += 1
-            example(f"line {one.line} ({id}): the record has {column!r}, which is no column")
+            example(f"line {one.line}, id {id!r}: the record has {column!r}, which is no column")
     for id in records.keys() - expected.keys():
         result.unexpected += 1
         example(f"a record {id!r} that no row of the file has")
