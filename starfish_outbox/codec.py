@@ -17,7 +17,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any
 
 from starfish_outbox.entry import FAILED, QUEUED, SENDING, LastError, OutboxEntry, StoredEntry
@@ -159,8 +158,8 @@ def stored(seq: int, data: Mapping[str, Any], notes: list[str], place: str) -> S
         notes.append(f"{place}.enqueuedAt is no number, read as {known} (id {id!r})")
         at = known
     elif isinstance(at, int) and abs(at) > MAX_SAFE_INTEGER:
-        notes.append(f"{place}.enqueuedAt is no instant, read as a double (id {id!r})")
-        at = float(at)
+        notes.append(f"{place}.enqueuedAt is no instant (id {id!r})")
+        at = float(at) if abs(at) < 10**300 else 0
     status = data.get("status", QUEUED)
     if not isinstance(status, str) or status not in (QUEUED, SENDING, FAILED):
         notes.append(f"{place}.status is unknown: kept, never drained (id {id!r})")
@@ -254,7 +253,8 @@ def add_to_quarantine(text: str | None, rejected: list[Rejected], at_ms: int) ->
         known = [{"at": at_ms, "reason": "an earlier quarantine that is no JSON", "text": text}]
     if not isinstance(known, list):  # somebody else's text under this key is no less worth keeping
         known = [known]
-    seen = {element.get("text") for element in known if isinstance(element, dict)}
+    texts = (element.get("text") for element in known if isinstance(element, dict))
+    seen = {text for text in texts if isinstance(text, str)}
     fresh = [element for element in rejected if element.text not in seen]
     if not fresh:
         return None
@@ -346,7 +346,7 @@ def _skip(text: str, index: int) -> int:
 def _count(value: Any) -> int | None:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}", value):
         return int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return min(max(0, int(value)), MAX_SAFE_INTEGER)
 

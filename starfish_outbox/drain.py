@@ -314,7 +314,12 @@ class _Pass:
             self.result.stopped, self.result.reason = why, reason
 
     async def _apply(self, ops: list[Update]) -> list[Outcome]:
-        return await asyncio.shield(self.binding.apply(ops))
+        recorded = self.binding.apply(ops)
+        try:
+            return await asyncio.shield(recorded)
+        except asyncio.CancelledError:
+            await asyncio.wait([recorded])  # what began is finished first; a second cancellation ends this wait
+            raise
 
     async def _put_back(self, seq: int, step: Step) -> None:
         """Record on the way out; handed in before the first wait, so that a second cancellation cannot stop it."""

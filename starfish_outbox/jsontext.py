@@ -250,9 +250,8 @@ def _write(  # noqa: C901 -- the hot path: each call moved out of this loop cost
                         continue
                     if len(outer) >= max_depth:
                         raise _Refusal(f"is nested deeper than {max_depth} levels, or contains itself")
-                    room -= (
-                        len(value) * (4 if kind is dict else 1) + 1
-                    )  # brackets, commas, and a dict's quotes and colons
+                    # Brackets and commas; in a dict also colons and the quotes of its keys.
+                    room -= len(value) * (4 if kind is dict else 1) + 1
                     if room < 0:
                         raise _OutOfRoom
                     outer.append((rest, close, key, pairs, odd))
@@ -346,7 +345,7 @@ def _scalar_text(value: Any, big_ints: bool, foreign: bool) -> str:
     if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER or foreign:
         return _integer_text(value)
     if not big_ints:
-        advice = 'store it as a string, or make the queue with big_ints="allow" where only Python reads it'
+        advice = "store it as a string, or make the queue with big_ints=True where only Python reads it"
         raise _Refusal(f"is an integer beyond ±(2^53-1), which JavaScript would round: {advice}")
     try:
         float(value)

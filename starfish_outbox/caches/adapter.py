@@ -57,6 +57,9 @@ class OwnedCache(LocalCache, Protocol):
     def release(self, key: str) -> None:
         """Give the key back."""
 
+    def check_growth(self, key: str, text: str) -> None:
+        """Raise ``CacheWriteError`` when a text with more entries than before is too long."""
+
     async def changed(self, key: str) -> bool:
         """Whether somebody else wrote the key since it was last read or written here."""
 
@@ -189,7 +192,8 @@ class AdaptedStore:
                 try:
                     outcomes = [self._one(keyed, op, undo) for op in ops]
                     if undo or (not late and any(not isinstance(op, Insert) and op.rewrite for op in ops)):
-                        await self._write(key, keyed)
+                        grows = any(before is None for _, before in undo)
+                        await self._write(key, keyed, grows=grows)
                 except ForeignWriteError:
                     _undo(keyed, undo)
                     await self._merge(key, keyed, member)
@@ -229,11 +233,13 @@ class AdaptedStore:
         undo.append((before.seq, keyed.put(before.seq, entry_after)))
         return Outcome(True, before.seq, entry_after, before)
 
-    async def _write(self, key: str, keyed: _Keyed) -> None:
+    async def _write(self, key: str, keyed: _Keyed, *, grows: bool) -> None:
         """One write in flight a key: one that was given up may still go on, and must not land over a later one."""
         if keyed.writing is not None and not keyed.writing.done():
             await asyncio.shield(asyncio.wrap_future(keyed.writing))
         text = keyed.text()
+        if grows and self._owned is not None:
+            self._owned.check_growth(key, text)
         done: Future[None] = Future()
         keyed.writing = done
         write = asyncio.ensure_future(settled(self._cache.set_item(key, text)))

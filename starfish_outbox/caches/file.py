@@ -21,7 +21,8 @@ from starfish_outbox.caches.thread import OneThread
 from starfish_outbox.errors import CacheError, CacheWriteError, QueueLockedError
 
 MAX_UTF16: Final = 536_870_888
-"""Longest string of Node 20; a longer file reads as empty there and would be written over."""
+"""Longest string of Node 20; a longer file reads as empty there and would be written over. Nothing is added that would
+make the text longer; a claim or a settlement, which makes room in the end, is never refused."""
 
 _LONGEST_NAME = 180
 _KEPT = re.compile(rb"[a-z0-9._-]")
@@ -102,7 +103,6 @@ class FileCache:
         """Store the text; it survives a power cut when this returns.
 
         Raises:
-            CacheWriteError: the text is longer than a TypeScript program can read.
             ForeignWriteError: an owned key was written by a program that takes no lock.
         """
         await self._thread.run(self._set, key, value)
@@ -114,6 +114,15 @@ class FileCache:
     async def changed(self, key: str) -> bool:
         """See ``OwnedCache``."""
         return await self._thread.run(self._changed, key)
+
+    def check_growth(self, key: str, text: str) -> None:
+        """See ``OwnedCache``.
+
+        Raises:
+            CacheWriteError: the text would be longer than a TypeScript program can read.
+        """
+        if len(text) * 2 > self._max_utf16 and len(text.encode("utf-16-le", "surrogatepass")) // 2 > self._max_utf16:
+            raise CacheWriteError(f"{key!r}: the text is longer than the {self._max_utf16} units that Node can read")
 
     async def acquire(self, key: str) -> None:
         """See ``OwnedCache``: lock the key for this process.
@@ -143,8 +152,6 @@ class FileCache:
         return data.decode("utf-8", "surrogateescape")
 
     def _set(self, key: str, value: str) -> None:
-        if len(value) * 2 > self._max_utf16 and len(value.encode("utf-16-le", "surrogatepass")) // 2 > self._max_utf16:
-            raise CacheWriteError(f"{key!r}: the text is longer than the {self._max_utf16} units that Node can read")
         if self._owns(key) and self._changed(key):
             raise ForeignWriteError(f"{self.path(key)} was written by a program that takes no lock")
         path = self.path(key)

@@ -77,12 +77,14 @@ class OwnerLock:
             return True
         create_private(self.path)
         uri = f"{self.path.absolute().as_uri()}?mode=rw"
-        connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+        connection: sqlite3.Connection | None = None
         try:
+            connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA journal_mode = MEMORY")  # nothing is ever written: no file beside it
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
-            connection.close()
+            if connection is not None:
+                connection.close()
             if "locked" in str(error) or not self.path.exists():
                 return False
             raise

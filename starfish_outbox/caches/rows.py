@@ -127,7 +127,8 @@ def _check(connection: sqlite3.Connection, path: Path) -> bool:
 def to_row(key: str, entry: StoredEntry) -> tuple[Any, ...]:
     """The values of ``COLUMNS``; ``seq`` 0 becomes NULL, so that SQLite gives the next number."""
     id = id_column(entry.id)
-    status = entry.status if isinstance(entry.status, str) else encode_foreign(entry.status).encode()
+    text = isinstance(entry.status, str) and isinstance(id_column(entry.status), str)
+    status = entry.status if text else encode_foreign(entry.status).encode()
     more = codec.encode_more(entry) or None
     owner, claim = claim_columns(entry.claim)
     values = (key, id, status, entry.attempts, entry.enqueued_at, entry.item, more, owner, claim)

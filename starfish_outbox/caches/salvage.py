@@ -39,7 +39,7 @@ def salvage(path: Path, reason: str) -> str:
     try:
         with contents.transaction(connection):
             found = {table: _copy(damaged, connection, table) for table in ("keys", "entries", "ledger")}
-            connection.execute("INSERT OR IGNORE INTO keys (key) SELECT DISTINCT key FROM entries")
+            _name_keys(connection)
     finally:
         connection.close()
         damaged.close()
@@ -61,6 +61,16 @@ def _copy_durably(source: Path, target: Path) -> None:
         shutil.copyfileobj(reader, writer)
         writer.flush()
         os.fsync(writer.fileno())
+
+
+def _name_keys(connection: sqlite3.Connection) -> None:
+    """Know the keys of all rows that are whole; a row with a damaged key must stay nobody's, to be found as damaged."""
+    for row in connection.execute(f"SELECT {rows.COLUMNS} FROM entries").fetchall():
+        try:
+            rows.to_entry(row)
+        except rows.BadRowError:
+            continue
+        connection.execute("INSERT OR IGNORE INTO keys (key) VALUES (?)", (row[1],))
 
 
 def _copy(damaged: sqlite3.Connection, connection: sqlite3.Connection, table: str) -> int:
