@@ -38,6 +38,7 @@ MAX_ERROR_MESSAGE = 500
 _FIELDS = ("id", "item", "status", "attempts", "enqueuedAt", "maybeSent", "nextAttemptAt", "lastError")
 _REQUIRED = _FIELDS[:5]
 _WHITESPACE = " \t\n\r"
+_STRING_OR_BRACE = re.compile(r'"(?:[^"\\]|\\.)*+"|\{', re.DOTALL)
 _OBJECT = re.compile(r'\{[ \t\n\r]*"')
 
 
@@ -303,14 +304,20 @@ def _salvage(text: str, reason: str) -> Reading:
     reading = Reading(damage=reason)
     budget = 1 << 24  # characters read in vain; a text made to be slow is kept whole anyway
     seen: set[str] = set()
+    inner: set[int] = set()  # objects within a damaged one: its item may well look like an entry
     index = 0
     while budget > 0 and (found := _OBJECT.search(text, index)):
         start = found.start()
+        index = start + 1
+        if start in inner:
+            continue
         try:
             value, end = scan(text, start, strict=False)
         except DamagedText as damage:
             budget -= max(damage.pos - start, 0) + 16
-            index = start + 1
+            # A brace within what reads as a string is no inner object: a lost quote opens strings in wrong places.
+            marks = _STRING_OR_BRACE.finditer(text, index, damage.pos)
+            inner = {mark.start() for mark in marks if mark[0] == "{"}
             continue
         if isinstance(value, dict) and isinstance(value.get("id"), str) and value.keys() >= set(_REQUIRED):
             if text[start:end] not in seen:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from starfish_outbox.caches import FileCache, LocalCache, SQLiteCache
 from starfish_outbox.caches.file import private_directory
+from starfish_outbox.caches.owner import make_directory
 from starfish_outbox.queue import OutboxQueue
 
 SQLITE_SUFFIXES: Final = (".db", ".sqlite", ".sqlite3")
@@ -35,7 +36,7 @@ def cache_at(path: str | os.PathLike[str] | None = None, *, ledger: bool = False
         return SQLiteCache(where, ledger=ledger)
     where = Path(path).expanduser()
     if where.suffix.lower() in SQLITE_SUFFIXES:
-        where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(where.parent)
         return SQLiteCache(where, ledger=ledger)
     if where.is_dir() or os.fspath(path).endswith(("/", os.sep)):
         return FileCache(where)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import count
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakValueDictionary
 
 from starfish_outbox import codec
+from starfish_outbox.caches.array import Array
 from starfish_outbox.caches.base import (
     CORRUPT,
     QUARANTINE,
@@ -33,10 +33,8 @@ from starfish_outbox.caches.base import (
 )
 from starfish_outbox.caches.owner import new_owner
 from starfish_outbox.caches.turnstile import Turnstile
-from starfish_outbox.entry import SENDING, StoredEntry
+from starfish_outbox.entry import StoredEntry
 from starfish_outbox.errors import CacheError, CacheWriteError, CorruptQueueError
-from starfish_outbox.state import State
-from starfish_outbox.transitions import GONE
 
 
 class ForeignWriteError(CacheError):
@@ -64,31 +62,6 @@ class OwnedCache(LocalCache, Protocol):
         """Whether somebody else wrote the key since it was last read or written here."""
 
 
-@dataclass
-class _Keyed:
-    """What is known of one key while a queue holds it."""
-
-    state: State = field(default_factory=State)
-    texts: dict[int, str] = field(default_factory=dict)
-    stored: str | None = None
-    notes: list[str] = field(default_factory=list)
-    members: list[Member] = field(default_factory=list)
-    moved: dict[int, int] = field(default_factory=dict)
-    suspect: bool = False
-    writing: Future[None] | None = None
-
-    def put(self, seq: int, entry: StoredEntry | None) -> StoredEntry | None:
-        before = self.state.put(seq, entry)
-        if entry is None:
-            self.texts.pop(seq, None)
-        else:
-            self.texts[seq] = codec.encode_entry(entry)
-        return before
-
-    def text(self) -> str:
-        return codec.encode_array([self.texts[entry.seq] for entry in self.state])
-
-
 class AdaptedStore:
     """See ``EntryStore``. One for each cache and process; use ``adapted(cache)`` to get it."""
 
@@ -96,7 +69,7 @@ class AdaptedStore:
         self.owner = new_owner()
         self._cache = cache
         self._owned = cache if isinstance(cache, OwnedCache) else None
-        self._keys: dict[str, _Keyed] = {}
+        self._keys: dict[str, Array] = {}
         self._turn = Turnstile()
         self._claimants: set[int] = set()
         self._numbers = count(1)
@@ -130,7 +103,7 @@ class AdaptedStore:
         """See ``EntryStore``."""
         async with self._turn:
             known = key in self._keys
-            keyed = self._keys.setdefault(key, _Keyed())
+            keyed = self._keys.setdefault(key, Array())
             joins = member not in keyed.members
             if joins:  # before the first wait, so that another member that leaves meanwhile is not the last
                 keyed.members.append(member)
@@ -190,16 +163,16 @@ class AdaptedStore:
             for _ in range(5):
                 undo: list[Seen] = []
                 try:
-                    outcomes = [self._one(keyed, op, undo) for op in ops]
+                    outcomes = [keyed.apply(op, self._seqs, undo) for op in ops]
                     if undo or (not late and any(not isinstance(op, Insert) and op.rewrite for op in ops)):
                         grows = any(before is None for _, before in undo)
                         await self._write(key, keyed, grows=grows)
                 except ForeignWriteError:
-                    _undo(keyed, undo)
+                    keyed.undo(undo)
                     await self._merge(key, keyed, member)
                     continue
                 except BaseException as error:
-                    _undo(keyed, undo)
+                    keyed.undo(undo)
                     # Ctrl-C can strike between a change and the note of how to undo it.
                     keyed.suspect = not isinstance(error, Exception)
                     raise
@@ -207,44 +180,27 @@ class AdaptedStore:
                 return outcomes
             raise CacheWriteError(f"{key!r}: another program keeps writing it without taking the lock")
 
-    def _keyed(self, key: str) -> _Keyed:
+    def _keyed(self, key: str) -> Array:
         if key not in self._keys:
             raise CacheError(f"{key!r} was given back; hydrate it again")
         return self._keys[key]
 
-    def _one(self, keyed: _Keyed, op: Op, undo: list[Seen]) -> Outcome:
-        if isinstance(op, Insert):
-            live = keyed.state.first(op.entry.id or "")
-            if live is not None:
-                return Outcome(False, live.seq, live, why="live")
-            entry = replace(op.entry, seq=next(self._seqs))
-            undo.append((entry.seq, keyed.put(entry.seq, entry)))
-            return Outcome(True, entry.seq, entry)
-        if op.seq is not None:
-            before = keyed.state.get(keyed.moved.get(op.seq, op.seq))
-        else:
-            before = keyed.state.first(op.id or "")
-        if before is None:
-            return Outcome(False)
-        after = op.step(before)
-        if after is None:
-            return Outcome(False, before.seq, before)
-        entry_after = None if after is GONE else after
-        undo.append((before.seq, keyed.put(before.seq, entry_after)))
-        return Outcome(True, before.seq, entry_after, before)
-
-    async def _write(self, key: str, keyed: _Keyed, *, grows: bool) -> None:
+    async def _write(self, key: str, keyed: Array, *, grows: bool) -> None:
         """One write in flight a key: one that was given up may still go on, and must not land over a later one."""
         if keyed.writing is not None and not keyed.writing.done():
             await asyncio.shield(asyncio.wrap_future(keyed.writing))
         text = keyed.text()
         if grows and self._owned is not None:
             self._owned.check_growth(key, text)
-        done: Future[None] = Future()
-        keyed.writing = done
-        write = asyncio.ensure_future(settled(self._cache.set_item(key, text)))
-        write.add_done_callback(lambda _: done.set_result(None))
-        await asyncio.shield(write)
+        done = keyed.writing = Future()
+
+        async def write() -> None:
+            try:
+                await settled(self._cache.set_item(key, text))
+            finally:
+                done.set_result(None)
+
+        await asyncio.shield(asyncio.ensure_future(write()))
         keyed.stored = text
 
     async def _get(self, key: str) -> str | None:
@@ -284,29 +240,29 @@ class AdaptedStore:
                 return beside
         raise AssertionError("count() ends")
 
-    async def _read(self, key: str, keyed: _Keyed, member: Member) -> None:
+    async def _read(self, key: str, keyed: Array, member: Member) -> None:
         """The key as the cache has it now; claims that are live here survive."""
         text = await self._get(key)
         if text is not None and text == keyed.stored and not keyed.suspect:
             self._free_claims(keyed, member)
             return
         reading = await self._decode(key, text, member.now_ms())
-        self._adopt(keyed, text, reading.notes, reading.entries, member.now_ms())
+        keyed.adopt(text, reading.entries, reading.notes, self._seqs, self._released(member.now_ms()))
         for other in keyed.members:
             if other is not member:
                 other.deliver_all(list(keyed.state))
 
-    async def _read_again(self, key: str, keyed: _Keyed, now_ms: int) -> None:
+    async def _read_again(self, key: str, keyed: Array, now_ms: int) -> None:
         """Before a late settlement (another program may have changed or forgotten the key), or when in doubt."""
         text = await self._get(key)
         if text == keyed.stored and not keyed.suspect:
             return
         entries = [] if text is None else (await self._decode(key, text, now_ms)).entries
-        self._adopt(keyed, text, keyed.notes, entries, now_ms)
+        keyed.adopt(text, entries, keyed.notes, self._seqs, self._released(now_ms))
         for other in keyed.members:
             other.deliver_all(list(keyed.state))
 
-    async def _merge(self, key: str, keyed: _Keyed, member: Member) -> None:
+    async def _merge(self, key: str, keyed: Array, member: Member) -> None:
         """Take in what a program without the lock wrote, and keep what we acknowledged and it did not know.
 
         It may have sent and removed an entry, or never have seen it: kept, and marked ``maybe_sent``, nothing is lost.
@@ -319,48 +275,24 @@ class AdaptedStore:
         missing = [entry for entry in ours if entry.id not in theirs]
         note = f"another program wrote {key!r} without the lock; merged, {len(missing)} entries of ours kept"
         log.warning("%s", note)
-        self._adopt(keyed, text, [*keyed.notes, *reading.notes, note], [*reading.entries, *missing], now_ms)
+        notes = [*keyed.notes, *reading.notes, note]
+        keyed.adopt(text, [*reading.entries, *missing], notes, self._seqs, self._released(now_ms))
         for other in keyed.members:
             other.deliver_all(list(keyed.state))
 
-    def _adopt(
-        self, keyed: _Keyed, text: str | None, notes: list[str], entries: Iterable[StoredEntry], now_ms: int
-    ) -> None:
-        """Make these the truth. Entries are recognised by id, so that a running drain finds them; its claims hold."""
-        before: dict[str | None, deque[StoredEntry]] = defaultdict(deque)
-        for entry in keyed.state:
-            before[entry.id].append(entry)
-        moved: dict[int, int] = {}
-        keyed.state, keyed.texts, keyed.stored, keyed.notes, keyed.suspect = State(), {}, text, notes, False
-        last = 0
-        for entry in entries:
-            twin = before[entry.id].popleft() if before[entry.id] else None
-            # A number is kept where that keeps the order; else the entry moves to a new one, and is found by the old.
-            seq = twin.seq if twin is not None and twin.seq > last else next(self._seqs)
-            if twin is not None and twin.seq != seq:
-                moved[twin.seq] = seq
-            last = seq
-            fresh = replace(entry, seq=seq, claim=twin.claim if twin else None)
-            if fresh.claim is not None and not is_free(fresh.claim, self.owner, self._claimants):
-                fresh = replace(fresh, status=SENDING)
-            elif fresh.status == SENDING and fresh.id is not None:
-                fresh = free(fresh, self.owner, now_ms)
-            else:
-                fresh = replace(fresh, claim=None)
-            keyed.put(fresh.seq, fresh)
-        keyed.moved = {**{first: moved.get(second, second) for first, second in keyed.moved.items()}, **moved}
+    def _released(self, now_ms: int) -> Callable[[StoredEntry], StoredEntry | None]:
+        """A rule: what a claimed entry becomes when its claimer is gone; None while it is not."""
 
-    def _free_claims(self, keyed: _Keyed, member: Member) -> None:
+        def rule(entry: StoredEntry) -> StoredEntry | None:
+            if is_free(entry.claim, self.owner, self._claimants):
+                return free(entry, self.owner, now_ms)
+            return None
+
+        return rule
+
+    def _free_claims(self, keyed: Array, member: Member) -> None:
         """Take back the claims of claimers that are gone; written with the next change, as after a hydrate."""
-        if not keyed.state.counts().sending:
-            return
-        freed: list[Seen] = []
-        for entry in list(keyed.state):
-            if entry.status == SENDING and entry.id is not None and is_free(entry.claim, self.owner, self._claimants):
-                after = free(entry, self.owner, member.now_ms())
-                keyed.put(after.seq, after)
-                freed.append((after.seq, after))
-        _tell(keyed.members, member, freed)
+        _tell(keyed.members, member, keyed.release(self._released(member.now_ms())))
 
     def abandon_in_child(self) -> None:
         """After a fork, in the child: keys are the parent's, and the lock may have been held at that moment."""
@@ -383,11 +315,6 @@ def adapted(cache: LocalCache) -> AdaptedStore:
     if store is None:
         store = _stores[identity] = AdaptedStore(cache)
     return store
-
-
-def _undo(keyed: _Keyed, undo: list[Seen]) -> None:
-    for seq, before in reversed(undo):
-        keyed.put(seq, before)
 
 
 def _tell(members: Sequence[Member], own: Member, changes: Sequence[Seen]) -> None:

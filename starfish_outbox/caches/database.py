@@ -348,6 +348,8 @@ def _sha256(text: str) -> bytes:
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
+    if isinstance(error, rows.DamagedError):
+        return True
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
 

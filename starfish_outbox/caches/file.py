@@ -16,7 +16,7 @@ from typing import Final
 
 from starfish_outbox.caches.adapter import ForeignWriteError
 from starfish_outbox.caches.base import CORRUPT, QUARANTINE
-from starfish_outbox.caches.owner import OwnerLock, describe_owner, sync_directory
+from starfish_outbox.caches.owner import OwnerLock, describe_owner, make_directory, sync_directory
 from starfish_outbox.caches.thread import OneThread
 from starfish_outbox.errors import CacheError, CacheWriteError, QueueLockedError
 
@@ -53,7 +53,7 @@ def private_directory(path: Path) -> Path:
     Raises:
         CacheError: somebody else owns it or may write to it: what lies there would not be the user's alone.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(path)
     if os.name == "posix":
         info = path.stat()
         if info.st_uid != os.geteuid():

@@ -49,6 +49,14 @@ def create_private(path: Path) -> bool:
     return True
 
 
+def make_directory(path: Path) -> None:
+    """Make the directory (0700) and what is missing above it, so that they survive a power cut."""
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for place in missing:
+        sync_directory(place.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Make renames in the directory survive a power cut (Windows does so by itself and cannot open a directory)."""
     if os.name == "posix":

@@ -76,6 +76,9 @@ class Peek(Protocol):
     def keys(self) -> list[str]:
         """The keys of queues, in alphabetical order; texts that were set aside are none."""
 
+    def has(self, key: str) -> bool:
+        """Whether there is a queue under this key."""
+
     def look(self, key: str) -> Look:
         """Everything under a key."""
 

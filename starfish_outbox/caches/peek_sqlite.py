@@ -52,6 +52,10 @@ class DatabasePeek:
             found = connection.execute("SELECT key FROM keys UNION SELECT key FROM entries ORDER BY 1").fetchall()
         return [key for (key,) in found if isinstance(key, str) and not SET_ASIDE.search(key)]
 
+    def has(self, key: str) -> bool:
+        """See ``Peek``."""
+        return key in self.keys()
+
     def look(self, key: str) -> Look:
         """See ``Peek``."""
         return self.page(key, status=None, offset=0, limit=None)

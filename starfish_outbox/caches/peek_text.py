@@ -37,13 +37,17 @@ class TextPeek:
     def keys(self) -> list[str]:
         """See ``Peek``. A key so long that its name was shortened cannot be read off its file, and is left out."""
         if self.kind == "file":
-            return [key_of(self.path) or self.path.stem]
+            return [key_of_file(self.path)]
         found = (key_of(file) for file in self.path.glob("*.json") if file.is_file())
         return sorted(key for key in found if key is not None)
 
     def file(self, key: str) -> Path:
         """Where the key's text lies."""
         return self.path if self.kind == "file" else self.path / file_name(key)
+
+    def has(self, key: str) -> bool:
+        """See ``Peek``."""
+        return key == key_of_file(self.path) if self.kind == "file" else self.file(key).is_file()
 
     def look(self, key: str) -> Look:
         """See ``Peek``."""
@@ -91,6 +95,11 @@ def key_of(file: Path) -> str | None:
     except UnicodeDecodeError:
         return None
     return key if key and file_name(key) == file.name else None
+
+
+def key_of_file(file: Path) -> str:
+    """The key of a file that is a queue of its own, whatever its name."""
+    return key_of(file) or file.stem
 
 
 def text_at(file: Path) -> str:

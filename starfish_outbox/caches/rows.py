@@ -68,6 +68,10 @@ UPDATE: Final = (
 DELETE: Final = "DELETE FROM entries WHERE seq = ?"
 
 
+class DamagedError(sqlite3.DatabaseError):
+    """The file's structure is damaged, although SQLite came through it so far."""
+
+
 class BadRowError(CacheError):
     """A row whose content does not match its checksum."""
 
@@ -100,6 +104,10 @@ def connect(path: Path) -> sqlite3.Connection:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
+        # A damaged index answers "not there" for what is there, and a row in another's place is fine by its checksum.
+        verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise DamagedError(verdict)
         for pragma, value, read_back in (("journal_mode", "TRUNCATE", "truncate"), ("synchronous", "FULL", 2)):
             connection.execute(f"PRAGMA {pragma} = {value}")
             got = connection.execute(f"PRAGMA {pragma}").fetchone()[0]

@@ -8,7 +8,7 @@ again here, token by token, to say what is odd and where. The loop keeps its own
 
 from __future__ import annotations
 
-from starfish_outbox.lexical.elements import Element, Elements, line_and_column, members, spelled
+from starfish_outbox.lexical.elements import Element, Elements, Lines, members, spelled
 from starfish_outbox.lexical.rules import MAX_DEPTH, Finding
 
-__all__ = ["MAX_DEPTH", "Element", "Elements", "Finding", "line_and_column", "members", "spelled"]
+__all__ = ["MAX_DEPTH", "Element", "Elements", "Finding", "Lines", "members", "spelled"]

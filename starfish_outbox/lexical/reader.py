@@ -7,7 +7,16 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from starfish_outbox.lexical.rules import (LONE, MAX_DEPTH, Finding, Steps, float_rule, integer_rule, keys_rule, whole_number)
+from starfish_outbox.lexical.rules import (
+    LONE,
+    MAX_DEPTH,
+    Finding,
+    Steps,
+    float_rule,
+    integer_rule,
+    keys_rule,
+    whole_number,
+)
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
@@ -68,6 +77,11 @@ class Reader:
         self._deep = False
         self.findings: list[Finding] = []
         self.members: dict[str, int] = {}
+
+    @property
+    def path(self) -> Steps:
+        """Where it stands."""
+        return tuple(self._path)
 
     def read(self) -> tuple[Any, int]:
         """The value, and where it ends.
@@ -131,10 +145,11 @@ class Reader:
 
     def _key(self, holder: _Open, level: int) -> None:
         text, start = self._text, self._index
+        self._path.pop()  # until there is a key, the place is that of the object
         if not text.startswith('"', start):
             raise instead(text, start, "a key in double quotes")
         key = self._string()
-        self._path[-1] = key
+        self._path.append(key)
         self._check_string(key, start, "r29", "in a key")
         if key in holder.keys:
             self._find("r16", "a key that stands there twice", start)
@@ -182,7 +197,21 @@ class Reader:
         try:
             value, self._index = _STRINGS.raw_decode(self._text, self._index)
         except json.JSONDecodeError as error:
-            what = next((words for start, words in
+            what = next((words for start, words in _BAD_STRING.items() if error.msg.startswith(start)), error.msg)
+            raise NotJsonError(what, error.pos) from None
+        return str(value)
+
+    def _check_string(self, value: str, start: int, rule: str, where: str) -> None:
+        if value.isascii() or LONE.search(value) is None:
+            return
+        raw = LONE.search(self._text, start, self._index)
+        if raw is not None:
+            self._find("r33", "a byte that is no UTF-8", raw.start())
+        else:
+            self._find(rule, f"half a surrogate pair {where}", start)
+
+    def _find(self, rule: str, what: str, at: int) -> None:
+        self.findings.append(Finding(rule, what, tuple(self._path), at))
 
 
 def instead(text: str, index: int, wanted: str) -> NotJsonError:

@@ -20,7 +20,6 @@ LONE: Final = re.compile("[\ud800-\udfff]")
 
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 _MAX_INDEX: Final = 2**32 - 2  # ECMA-262, the largest array index
-_MAX_DIGITS: Final = 640  # int() reads that many whatever limit was set; more never fit a double anyway
 
 
 class Finding(NamedTuple):
@@ -73,5 +72,9 @@ def keys_rule(names: list[str]) -> str | None:
 
 
 def whole_number(token: str) -> int | float:
-    """Its value; infinite where a double would be."""
-    return int(token) if len(token) <= _MAX_DIGITS else float(token)
+    """Its value; infinite where a double would be, so that every value here fits a double."""
+    if len(token) > 300:
+        double = float(token)
+        if isinf(double):
+            return double
+    return int(token)

@@ -1,0 +1,196 @@
+"""What the command line writes: tables and lines for people, one JSON document for programs.
+
+Answers go to standard output, everything about them (progress, notes, errors) to standard error. No text of a queue
+reaches a terminal unescaped: an id can hold anything that a terminal would obey.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from starfish_outbox.jsontext import encode_foreign
+
+_ODD: Final = re.compile(r"[^\x20-\x7e]")
+_WIDE: Final = 10_000  # columns where nobody looks: what is piped on must not be cut or folded
+_STEPS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+class Screen:
+    """Where one command writes.
+
+    Attributes:
+        as_json: one JSON document on standard output instead of words.
+        err: for progress.
+    """
+
+    def __init__(self, *, as_json: bool, no_color: bool) -> None:
+        self.as_json = as_json
+        plain = no_color or bool(os.environ.get("NO_COLOR"))
+        self._out = _console(sys.stdout, plain)
+        self.err = _console(sys.stderr, plain)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody looks at standard output."""
+        return self._out.is_terminal
+
+    def say(self, text: str = "", style: str = "") -> None:
+        """A line of the answer, for people."""
+        if not self.as_json:
+            self._out.print(Text(text, style))
+
+    def table(self, table: Table) -> None:
+        """A table of the answer, for people."""
+        if self.as_json:
+            return
+        if self.is_terminal:
+            self._out.print(table)
+            return
+        with self._out.capture() as lines:  # without the spaces that make all lines equally long
+            self._out.print(table)
+        write("".join(f"{line.rstrip()}\n" for line in lines.get().splitlines()))
+
+    def note(self, text: str, style: str = "") -> None:
+        """A line about the answer, on standard error."""
+        self.err.print(Text(text, style))
+
+    def waiting(self, text: str) -> AbstractContextManager[object]:
+        """A sign of life on standard error, where somebody looks, for as long as it is entered."""
+        return self.err.status(text) if self.err.is_terminal else nullcontext()
+
+    def emit(self, document: dict[str, Any]) -> None:
+        """The answer for programs; nothing where words were asked for."""
+        if self.as_json:
+            write(f"{_escaped(encode_foreign(document))}\n")
+
+
+def write(text: str) -> None:
+    """Raw text to standard output, in UTF-8 whatever the terminal's encoding."""
+    sys.stdout.flush()
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:  # somebody put a text stream in its place
+        sys.stdout.write(text)
+    else:
+        buffer.write(text.encode("utf-8", "surrogatepass"))
+        buffer.flush()
+
+
+def columns(*names: str, right: tuple[str, ...] = (), last_fills: bool = False) -> Table:
+    """An empty table of plain columns; those named in ``right`` hold numbers, and a last one may be cut to fit."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        cut = last_fills and name == names[-1]
+        table.add_column(
+            name,
+            justify="right" if name in right else "left",
+            overflow="ellipsis" if cut else "fold",
+            no_wrap=cut or name in right,
+        )
+    return table
+
+
+def pairs() -> Table:
+    """An empty table of names and values."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def printable(text: str) -> str:
+    """The text with every character that is not meant to be seen as an escape of JSON."""
+    return _ODD.sub(_escape, text)
+
+
+def pretty(value: Any) -> str:
+    """A decoded value as JSON over several lines, escaped like everything else."""
+    import json
+
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=2)
+    except RecursionError:
+        text = encode_foreign(value)
+    return "\n".join(_escaped(line) for line in text.split("\n"))
+
+
+def ago(then_ms: float, now_ms: int) -> str:
+    """How long ago that was, to two units: ``5 s``, ``3 h 12 min``; ``?`` where it makes no sense."""
+    seconds = (now_ms - then_ms) / 1000
+    if not then_ms > 0 or not abs(seconds) < 1e10:
+        return "?"
+    if seconds < 0:
+        return f"in {ago(1, 1 - int(seconds * 1000))}"
+    for index, (length, unit) in enumerate(_STEPS):
+        if seconds >= length or unit == "s":
+            whole = int(seconds // length)
+            if index + 1 < len(_STEPS) and whole < 10:
+                smaller, small_unit = _STEPS[index + 1]
+                rest = int(seconds % length // smaller)
+                return f"{whole} {unit} {rest} {small_unit}" if rest else f"{whole} {unit}"
+            return f"{whole} {unit}"
+    raise AssertionError("every duration is some seconds")
+
+
+def moment(at_ms: float) -> str:
+    """An instant in local time, to the second; ``?`` where it makes no sense."""
+    try:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, OSError, ValueError):
+        return "?"
+
+
+def size(number: int) -> str:
+    """A number of bytes: ``312 B``, ``4.2 kB``."""
+    if number < 1000:
+        return f"{number} B"
+    value = float(number)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 999.5 or unit == "GB":
+            return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
+    raise AssertionError("the last unit takes all")
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """``1 entry``, ``1,234 entries``."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def _console(stream: TextIO, plain: bool) -> Console:
+    console = Console(
+        file=stream,
+        color_system=None if plain else "auto",
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+    if not console.is_terminal:
+        console.width = _WIDE
+    return console
+
+
+def _escape(found: re.Match[str]) -> str:
+    letter = found[0]
+    if letter.isprintable():
+        return letter
+    return encode_foreign(letter)[1:-1] if ord(letter) < 0x20 else _units(letter)
+
+
+def _escaped(json_text: str) -> str:
+    """JSON text in which strings hold nothing unprintable; it still means the same."""
+    return _ODD.sub(lambda found: found[0] if found[0].isprintable() else _units(found[0]), json_text)
+
+
+def _units(letter: str) -> str:
+    """The letter as JSON escapes, one for each UTF-16 unit."""
+    data = letter.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{int.from_bytes(data[at : at + 2], 'big'):04x}" for at in range(0, len(data), 2))
