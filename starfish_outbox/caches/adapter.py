@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from itertools import count
 from typing import Any, Protocol, runtime_checkable
@@ -187,20 +186,17 @@ class AdaptedStore:
 
     async def _write(self, key: str, keyed: Array, *, grows: bool) -> None:
         """One write in flight a key: one that was given up may still go on, and must not land over a later one."""
-        if keyed.writing is not None and not keyed.writing.done():
-            await asyncio.shield(asyncio.wrap_future(keyed.writing))
+        if keyed.writing is not None:
+            await _ended(keyed.writing)
         text = keyed.text()
         if grows and self._owned is not None:
             self._owned.check_growth(key, text)
-        done = keyed.writing = Future()
 
         async def write() -> None:
-            try:
-                await settled(self._cache.set_item(key, text))
-            finally:
-                done.set_result(None)
+            await settled(self._cache.set_item(key, text))
 
-        await asyncio.shield(asyncio.ensure_future(write()))
+        keyed.writing = asyncio.ensure_future(write())
+        await asyncio.shield(keyed.writing)
         keyed.stored = text
 
     async def _get(self, key: str) -> str | None:
@@ -315,6 +311,17 @@ def adapted(cache: LocalCache) -> AdaptedStore:
     if store is None:
         store = _stores[identity] = AdaptedStore(cache)
     return store
+
+
+async def _ended(write: asyncio.Task[None]) -> None:
+    """Returns when the write is over, on whichever loop it runs; one whose loop is gone is over."""
+    loop = write.get_loop()
+    if write.done() or loop.is_closed():
+        return
+    if loop is asyncio.get_running_loop():
+        await asyncio.wait([write])
+    else:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_ended(write), loop))
 
 
 def _tell(members: Sequence[Member], own: Member, changes: Sequence[Seen]) -> None:

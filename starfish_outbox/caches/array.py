@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from starfish_outbox import codec
@@ -24,7 +24,7 @@ class Array:
         members: the queues that hold the key.
         moved: old numbers of entries that had to move to a new one, for drains that know the old.
         suspect: an interrupted write may have left this and the cache apart: read again before the next change.
-        writing: done when the last write is, also one that was given up.
+        writing: the last write, perhaps one that was given up and still goes on.
     """
 
     state: State = field(default_factory=State)
@@ -34,7 +34,7 @@ class Array:
     members: list[Member] = field(default_factory=list)
     moved: dict[int, int] = field(default_factory=dict)
     suspect: bool = False
-    writing: Future[None] | None = None
+    writing: asyncio.Task[None] | None = None
 
     def put(self, seq: int, entry: StoredEntry | None) -> StoredEntry | None:
         """As ``State.put``, the text kept beside it."""

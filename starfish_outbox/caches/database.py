@@ -29,7 +29,6 @@ from starfish_outbox.caches.base import (
     wall_clock_ms,
 )
 from starfish_outbox.caches.owner import Owners
-from starfish_outbox.caches.rows import BUSY_SECONDS
 from starfish_outbox.caches.salvage import salvage
 from starfish_outbox.caches.thread import OneThread, park
 from starfish_outbox.entry import SENDING, Claim
@@ -157,9 +156,12 @@ class Database:
 
     def _ready(self) -> sqlite3.Connection:
         if self._connection is None:
-            connection = rows.connect(self.path)
             self._owners.join()
-            self._connection = connection
+            try:
+                self._connection = rows.connect(self.path)
+            except BaseException:
+                self._owners.leave()
+                raise
         return self._connection
 
     def _guarded(self, function: Callable[..., R], *args: Any) -> R:
@@ -171,16 +173,17 @@ class Database:
                 if not _is_damage(error):
                     raise
                 self._close()
-            with self._owners.alone(BUSY_SECONDS / 2) as others:
-                return self._salvaged(others, function, *args)
+            with self._owners.repairing():
+                return self._salvaged(function, *args)
 
-    def _salvaged(self, others: list[str], function: Callable[..., R], *args: Any) -> R:
+    def _salvaged(self, function: Callable[..., R], *args: Any) -> R:
         try:
             return function(*args)  # another process may have salvaged it meanwhile
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise
             self._close()
+            others = self._owners.wait_for_others()
             if others:  # they would go on writing into the file that is replaced
                 raise CorruptQueueError(
                     f"{self.path} is damaged ({error}) and open in {', '.join(others)}; close it there first"

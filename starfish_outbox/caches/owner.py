@@ -12,7 +12,7 @@ import secrets
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from starfish_outbox.errors import QueueLockedError
 
 _held: Final[WeakSet[OwnerLock]] = WeakSet()
 _inherited: Final[set[Path]] = set()
+_PATIENCE_SECONDS: Final = 30.0
 
 
 def new_owner() -> str:
@@ -157,9 +158,22 @@ class Owners:
         self.directory = directory
         self.me = new_owner()
         self._lock: OwnerLock | None = None
+        self._repair = directory / "repair.lock"
+        self._repairs = False
 
     def join(self) -> None:
-        """Be an owner, until ``leave`` or the end of the process."""
+        """Be an owner, until ``leave`` or the end of the process.
+
+        An owner that repairs asks who the others are: one who comes meanwhile is either seen by it, or sees it and waits.
+        """
+        self._enter()
+        while not self._repairs and is_held(self._repair):
+            self.leave()
+            if not _wait_for(lambda: not is_held(self._repair)):
+                raise QueueLockedError(f"another process repairs {self.directory} and does not end")
+            self._enter()
+
+    def _enter(self) -> None:
         while self._lock is None:
             self.directory.mkdir(mode=0o700, exist_ok=True)
             lock = OwnerLock(self.directory / f"{self.me}.lock")
@@ -195,29 +209,38 @@ class Owners:
         return found
 
     @contextmanager
-    def alone(self, seconds: float) -> Iterator[list[str]]:
-        """One process at a time, for work on the whole store; gives who else has it open, after waiting for them."""
+    def repairing(self) -> Iterator[None]:
+        """For work on the whole store: one process at a time; who joins meanwhile waits until it is over."""
         self.directory.mkdir(mode=0o700, exist_ok=True)
-        lock = OwnerLock(self.directory / "repair.lock")
-        until = time.monotonic() + seconds
-        while not lock.acquire():
-            if time.monotonic() > until:
-                raise QueueLockedError(f"another process repairs {self.directory} and does not end")
-            time.sleep(0.02)
+        lock = OwnerLock(self._repair)
+        if not _wait_for(lock.acquire):
+            raise QueueLockedError(f"another process repairs {self.directory} and does not end")
+        self._repairs = True
         try:
-            holders = self.others()
-            while holders and time.monotonic() < until:  # others may meet the same damage, and let go, or just look
-                time.sleep(0.02)
-                holders = self.others()
-            yield holders
+            yield
         finally:
-            lock.release()
+            self._repairs = False
+            lock.release(remove=True)
+
+    def wait_for_others(self) -> list[str]:
+        """Who else still has the store open, after they had time to let go (they may have met the same damage)."""
+        _wait_for(lambda: not self.others())
+        return self.others()
 
     def abandon_in_child(self) -> None:
         """After a fork, in the child: the parent is another owner."""
         park(self._lock)
         self._lock = None
         self.me = new_owner()
+
+
+def _wait_for(done: Callable[[], bool]) -> bool:
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while not done():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _note(lock: Path) -> Path:

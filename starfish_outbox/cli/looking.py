@@ -11,7 +11,7 @@ from starfish_outbox.caches.base import wall_clock_ms
 from starfish_outbox.caches.peek import Peek
 from starfish_outbox.cli import exits
 from starfish_outbox.cli.frame import IdentityOption, JsonOption, KeyOption, NoColorOption, StoreOption, command
-from starfish_outbox.cli.output import Screen, ago, columns, counted, moment, pairs, pretty, printable, size
+from starfish_outbox.cli.output import Screen, ago, counted, moment, pairs, pretty, printable, size
 from starfish_outbox.cli.stores import Place, existing, quoted, store_at
 from starfish_outbox.entry import FAILED, QUEUED, SENDING, StoredEntry
 from starfish_outbox.jsontext import decode, encode_foreign
@@ -20,6 +20,7 @@ from starfish_outbox.state import State, size_of
 _STYLES = {QUEUED: "", SENDING: "cyan", FAILED: "red"}
 _NO_ID = "(id is no text)"
 _MOST_STUCK = 20
+_WHY = 30  # characters of the last error beside an item
 
 
 def register(app: typer.Typer) -> None:
@@ -54,12 +55,10 @@ def list_entries(
     place, peek = existing(store_at(store), identity, key)
     look = peek.page(place.key, status=only, offset=offset, limit=limit or None)
     now_ms = wall_clock_ms()
-    names = ["id", "status", "attempts", "age", "size", *(["item"] if items else []), "last error"]
-    table = columns(*names, right=("attempts", "age", "size"), last_fills=screen.is_terminal)
-    for entry in look.entries:
-        table.add_row(*_cells(peek, place.key, entry, now_ms, items=items))
-    if look.entries:
-        screen.table(table)
+    names = ["id", "status", "attempts", "age", "size", "last error", *(["item"] if items else [])]
+    lines = [_cells(peek, place.key, entry, now_ms, items=items) for entry in look.entries]
+    if lines:
+        screen.listing(names, lines, ("attempts", "age", "size"))
         screen.say()
     what = "entry" if only is None else f"{only} entry"
     many = "entries" if only is None else f"{only} entries"
@@ -214,19 +213,16 @@ def _fields(peek: Peek, key: str, entry: StoredEntry, *, items: bool) -> dict[st
 def _cells(peek: Peek, key: str, entry: StoredEntry, now_ms: int, *, items: bool) -> list[Text]:
     words, style = _status(peek, key, entry)
     error = entry.last_error
+    why = "" if error is None else f"{error.type}: {error.message}" if error.message else error.type
     cells = [
         Text(_NO_ID if entry.id is None else printable(entry.id)),
         Text(words, style),
         Text(str(entry.attempts)),
         Text(ago(entry.enqueued_at, now_ms)),
         Text(size(size_of(entry.item))),
+        Text(printable(why[:_WHY] if items else why)),
     ]
-    if items:
-        cells.append(Text(printable(entry.item)))
-    cells.append(
-        Text("" if error is None else printable(f"{error.type}: {error.message}" if error.message else error.type))
-    )
-    return cells
+    return [*cells, Text(printable(entry.item))] if items else cells
 
 
 def _status(peek: Peek, key: str, entry: StoredEntry) -> tuple[str, str]:

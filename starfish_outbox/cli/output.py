@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
@@ -21,6 +22,7 @@ from starfish_outbox.jsontext import encode_foreign
 
 _ODD: Final = re.compile(r"[^\x20-\x7e]")
 _WIDE: Final = 10_000  # columns where nobody looks: what is piped on must not be cut or folded
+_NARROWEST: Final = 12
 _STEPS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -47,6 +49,29 @@ class Screen:
         """A line of the answer, for people."""
         if not self.as_json:
             self._out.print(Text(text, style))
+
+    def listing(self, names: Sequence[str], rows: Sequence[Sequence[Text]], numbers: Collection[str]) -> None:
+        """Rows under the names of their columns, those of numbers to the right.
+
+        On a terminal an id is folded where it would take more than half a line, and the last column is cut to what is
+        left of it; what is piped on is neither.
+        """
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        widths = [max([len(name), *(row[place].cell_len for row in rows)]) for place, name in enumerate(names)]
+        widest = self._out.width // 2
+        rest = self._out.width - min(widths[0], widest) - sum(widths[1:-1]) - 2 * (len(names) - 1)
+        for name in names:
+            limit = {names[0]: widest, names[-1]: max(rest, _NARROWEST)}.get(name) if self.is_terminal else None
+            table.add_column(
+                name,
+                justify="right" if name in numbers else "left",
+                overflow="fold" if name == names[0] else "ellipsis",
+                no_wrap=name != names[0],
+                max_width=limit,
+            )
+        for row in rows:
+            table.add_row(*row)
+        self.table(table)
 
     def table(self, table: Table) -> None:
         """A table of the answer, for people."""
@@ -82,20 +107,6 @@ def write(text: str) -> None:
     else:
         buffer.write(text.encode("utf-8", "surrogatepass"))
         buffer.flush()
-
-
-def columns(*names: str, right: tuple[str, ...] = (), last_fills: bool = False) -> Table:
-    """An empty table of plain columns; those named in ``right`` hold numbers, and a last one may be cut to fit."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        cut = last_fills and name == names[-1]
-        table.add_column(
-            name,
-            justify="right" if name in right else "left",
-            overflow="ellipsis" if cut else "fold",
-            no_wrap=cut or name in right,
-        )
-    return table
 
 
 def pairs() -> Table:
