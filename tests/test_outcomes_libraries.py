@@ -21,21 +21,22 @@ from starfish_outbox.outcomes import classify
 from tests.loopback import Endpoint, Peer, refused_port, reset, serving
 
 BODY = {"a": 1}
-SECONDS = 0.3  # what a client waits at most; the real thing, so the tests that time out take this long
+SHORT = 0.3  # seconds that a client waits where the test is about waiting in vain
+LONG = 20.0
 
 
-def with_requests(url: str, saw_answer: threading.Event) -> None:
+def with_requests(url: str, saw_answer: threading.Event, seconds: float) -> None:
     with requests.Session() as session:
         session.trust_env = False
-        with session.post(url, json=BODY, timeout=SECONDS, stream=True) as response:
+        with session.post(url, json=BODY, timeout=seconds, stream=True) as response:
             saw_answer.set()
             _ = response.content
             response.raise_for_status()
 
 
-def with_httpx(url: str, saw_answer: threading.Event) -> None:
+def with_httpx(url: str, saw_answer: threading.Event, seconds: float) -> None:
     with (
-        httpx.Client(timeout=SECONDS, trust_env=False) as client,
+        httpx.Client(timeout=seconds, trust_env=False) as client,
         client.stream("POST", url, json=BODY) as response,
     ):
         saw_answer.set()
@@ -43,9 +44,9 @@ def with_httpx(url: str, saw_answer: threading.Event) -> None:
         response.raise_for_status()
 
 
-async def with_async_httpx(url: str, saw_answer: threading.Event) -> None:
+async def with_async_httpx(url: str, saw_answer: threading.Event, seconds: float) -> None:
     async with (
-        httpx.AsyncClient(timeout=SECONDS, trust_env=False) as client,
+        httpx.AsyncClient(timeout=seconds, trust_env=False) as client,
         client.stream("POST", url, json=BODY) as response,
     ):
         saw_answer.set()
@@ -53,18 +54,18 @@ async def with_async_httpx(url: str, saw_answer: threading.Event) -> None:
         response.raise_for_status()
 
 
-async def with_aiohttp(url: str, saw_answer: threading.Event) -> None:
-    timeout = aiohttp.ClientTimeout(sock_connect=SECONDS, sock_read=SECONDS)
+async def with_aiohttp(url: str, saw_answer: threading.Event, seconds: float) -> None:
+    timeout = aiohttp.ClientTimeout(sock_connect=seconds, sock_read=seconds)
     async with aiohttp.ClientSession(timeout=timeout) as session, session.post(url, json=BODY) as response:
         saw_answer.set()
         await response.read()
         response.raise_for_status()
 
 
-def with_urllib(url: str, saw_answer: threading.Event) -> None:
+def with_urllib(url: str, saw_answer: threading.Event, seconds: float) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(urllib.request.Request(url, data=b'{"a":1}'), timeout=SECONDS) as response:
+        with opener.open(urllib.request.Request(url, data=b'{"a":1}'), timeout=seconds) as response:
             saw_answer.set()
             response.read()
     except urllib.error.HTTPError as error:
@@ -72,7 +73,7 @@ def with_urllib(url: str, saw_answer: threading.Event) -> None:
         raise
 
 
-Client = Callable[[str, threading.Event], Any]
+Client = Callable[[str, threading.Event, float], Any]
 CLIENTS: dict[str, Client] = {
     "requests": with_requests,
     "httpx": with_httpx,
@@ -124,16 +125,16 @@ def end_in_the_answer(connection: socket.socket, peer: Peer) -> None:
     connection.close()
 
 
-def run(client: Client, url: str, saw_answer: threading.Event) -> None:
-    answer = client(url, saw_answer)
+def run(client: Client, url: str, saw_answer: threading.Event, seconds: float) -> None:
+    answer = client(url, saw_answer, seconds)
     if asyncio.iscoroutine(answer):
         asyncio.run(answer)
 
 
-def failure(client: Client, url: str, saw_answer: threading.Event | None = None) -> Exception:
+def failure(client: Client, url: str, saw_answer: threading.Event | None = None, seconds: float = LONG) -> Exception:
     """What the client really raises."""
     with pytest.raises(Exception) as caught:  # noqa: PT011  # which class it is, is what the library decides
-        run(client, url, saw_answer or threading.Event())
+        run(client, url, saw_answer or threading.Event(), seconds)
     return caught.value
 
 
@@ -179,7 +180,7 @@ def test_a_server_that_gives_no_whole_answer_leaves_the_entry_unacked(
     client: Client, behave: Callable[[socket.socket, Peer], None], answer_begins: bool
 ) -> None:
     with Peer(behave) as peer:
-        error = failure(client, peer.url, peer.saw_answer)
+        error = failure(client, peer.url, peer.saw_answer, SHORT if behave is never_answer else LONG)
         assert peer.saw_answer.is_set() == answer_begins
     assert classify(error) is UnackedError
 
@@ -188,13 +189,13 @@ def test_a_server_that_gives_no_whole_answer_leaves_the_entry_unacked(
 def test_a_connection_that_times_out_is_offline_where_the_library_says_which_timeout_it_was(
     name: str, full_backlog: str
 ) -> None:
-    assert classify(failure(CLIENTS[name], full_backlog)) is OfflineError
+    assert classify(failure(CLIENTS[name], full_backlog, seconds=SHORT)) is OfflineError
 
 
 def test_a_connection_that_times_out_in_urllib_is_unacked_since_nothing_tells_it_from_a_request(
     full_backlog: str,
 ) -> None:
-    assert classify(failure(with_urllib, full_backlog)) is UnackedError
+    assert classify(failure(with_urllib, full_backlog, seconds=SHORT)) is UnackedError
 
 
 async def test_an_answer_with_an_error_status_is_a_failed_attempt(client: Client) -> None:

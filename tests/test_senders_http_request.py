@@ -11,8 +11,7 @@ from urllib.parse import unquote
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from starfish_outbox.entry import OutboxEntry
 from starfish_outbox.errors import RejectedError
@@ -22,6 +21,11 @@ from tests.loopback import Endpoint, refused_port, serving
 
 def entry(item: Any = None, id: str = "nest-1") -> OutboxEntry[Any]:
     return OutboxEntry(id, {"mass": 3750} if item is None else item, "queued", 0, 1_700_000_000_000)
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")  # a proxy that the environment names cannot reach this machine's loopback
 
 
 @pytest.fixture

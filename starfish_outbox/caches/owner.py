@@ -13,7 +13,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from weakref import WeakSet
@@ -128,7 +128,11 @@ def is_held(path: Path, *, remove: bool = False) -> bool:
     if path in _inherited:
         return _is_held_by_parent(path)
     probe = OwnerLock(path)
-    if not probe.acquire():
+    try:
+        taken = probe.acquire()
+    except FileNotFoundError:  # its directory went with the last owner
+        return False
+    if not taken:
         return path.exists()
     probe.release(remove=remove)
     return False
@@ -164,7 +168,7 @@ class Owners:
     def join(self) -> None:
         """Be an owner, until ``leave`` or the end of the process.
 
-        An owner that repairs asks who the others are: one who comes meanwhile is either seen by it, or sees it and waits.
+        An owner that repairs asks who the others are: one who comes meanwhile is seen by it, or sees it and waits.
         """
         self._enter()
         while not self._repairs and is_held(self._repair):
@@ -177,7 +181,11 @@ class Owners:
         while self._lock is None:
             self.directory.mkdir(mode=0o700, exist_ok=True)
             lock = OwnerLock(self.directory / f"{self.me}.lock")
-            if lock.acquire():
+            try:
+                taken = lock.acquire()
+            except FileNotFoundError:  # the last owner left, and took the directory along
+                continue
+            if taken:
                 self._lock = lock
                 create_private(_note(lock.path))
                 _note(lock.path).write_text(describe_owner(), "utf-8")
@@ -190,6 +198,8 @@ class Owners:
             _note(self._lock.path).unlink(missing_ok=True)
             self._lock.release(remove=True)
             self._lock = None
+            with suppress(OSError):  # others are in it
+                self.directory.rmdir()
         self.me = new_owner()
 
     def alive(self, owner: str) -> bool:
@@ -211,8 +221,8 @@ class Owners:
     @contextmanager
     def repairing(self) -> Iterator[None]:
         """For work on the whole store: one process at a time; who joins meanwhile waits until it is over."""
-        self.directory.mkdir(mode=0o700, exist_ok=True)
         lock = OwnerLock(self._repair)
+        self.directory.mkdir(mode=0o700, exist_ok=True)
         if not _wait_for(lock.acquire):
             raise QueueLockedError(f"another process repairs {self.directory} and does not end")
         self._repairs = True

@@ -33,16 +33,18 @@ def salvage(path: Path, reason: str) -> str:
     fresh = path.with_name(f"{path.name}.salvaging")
     for suffix in ("", *_SIDE_FILES):
         fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+    grafted = path.with_name(f"{path.name}.grafted")
     connection = rows.connect(fresh)
-    damaged = sqlite3.connect(path, isolation_level=None)
-    damaged.text_factory = _text
     try:
         with contents.transaction(connection):
-            found = {table: _copy(damaged, connection, table) for table in ("keys", "entries", "ledger")}
+            found = _copy_all(path, connection)
+            if not found["entries"]:
+                _graft(path, fresh, grafted)
+                found = _copy_all(grafted, connection)
             _name_keys(connection)
     finally:
         connection.close()
-        damaged.close()
+        grafted.unlink(missing_ok=True)
     for suffix in _SIDE_FILES:  # SQLite would play the damaged file's journal back into the new one
         path.with_name(path.name + suffix).unlink(missing_ok=True)
         fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
@@ -61,6 +63,35 @@ def _copy_durably(source: Path, target: Path) -> None:
         shutil.copyfileobj(reader, writer)
         writer.flush()
         os.fsync(writer.fileno())
+
+
+def _graft(damaged: Path, fresh: Path, target: Path) -> None:
+    """A copy of the damaged file whose first page is that of a fresh outbox.
+
+    The first page holds the header and the schema, which is the same in every file of one version, root pages included:
+    the tables are always made in the same order. In the header, the file's length in pages is set, and the list of free
+    pages emptied (sqlite.org/fileformat.html, offsets 28 and 32). Rows are believed by their checksum, as ever.
+    """
+    page = int.from_bytes(fresh.read_bytes()[16:18], "big")
+    data = bytearray(damaged.read_bytes())
+    data[:page] = fresh.read_bytes()[:page]
+    data[28:32] = max(1, len(data) // page).to_bytes(4, "big")
+    data[32:40] = bytes(8)
+    create_private(target)
+    target.write_bytes(data)
+
+
+def _copy_all(damaged: Path, connection: sqlite3.Connection) -> dict[str, int]:
+    """Copy what can be read of every table; the number of rows of each."""
+    source = sqlite3.connect(damaged, isolation_level=None)
+    source.text_factory = _text
+    try:
+        source.execute("PRAGMA writable_schema = ON")  # accepts a file that is shorter than its header says
+        return {table: _copy(source, connection, table) for table in ("keys", "entries", "ledger")}
+    except sqlite3.DatabaseError:
+        return dict.fromkeys(("keys", "entries", "ledger"), 0)
+    finally:
+        source.close()
 
 
 def _name_keys(connection: sqlite3.Connection) -> None:

@@ -53,12 +53,12 @@ class Screen:
     def listing(self, names: Sequence[str], rows: Sequence[Sequence[Text]], numbers: Collection[str]) -> None:
         """Rows under the names of their columns, those of numbers to the right.
 
-        On a terminal an id is folded where it would take more than half a line, and the last column is cut to what is
-        left of it; what is piped on is neither.
+        On a terminal an id is folded where it would take more than a third of a line, and the last column is cut to
+        what is left of it; what is piped on is neither.
         """
         table = Table(box=None, pad_edge=False, header_style="bold")
         widths = [max([len(name), *(row[place].cell_len for row in rows)]) for place, name in enumerate(names)]
-        widest = self._out.width // 2
+        widest = self._out.width // 3
         rest = self._out.width - min(widths[0], widest) - sum(widths[1:-1]) - 2 * (len(names) - 1)
         for name in names:
             limit = {names[0]: widest, names[-1]: max(rest, _NARROWEST)}.get(name) if self.is_terminal else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from starfish_outbox.caches.owner import create_private, sync_directory
 from starfish_outbox.caches.peek import Look, Peek, read
 from starfish_outbox.cli.stores import Place, RefusedError, quoted
 from starfish_outbox.entry import SENDING, StoredEntry
+from starfish_outbox.errors import CacheWriteError
 from starfish_outbox.queue import OutboxQueue
 from starfish_outbox.transitions import abandon
 
@@ -163,23 +165,25 @@ def write_new(path: Path, text: str) -> None:
     """Write a file that is not there yet, for its owner's eyes only; durable when this returns.
 
     Raises:
-        OSError: it is there, or cannot be written; nothing of it is left.
+        OSError: there is no such directory, or it may not be written.
+        CacheWriteError: the write failed, or somebody else wrote the file meanwhile; nothing of it is left.
     """
-    beside = path.with_name(f".{path.name[:180]}.{os.getpid()}.tmp")
-    if not create_private(beside):
-        raise FileExistsError(17, "it is in the way, left by a command that was killed; remove it", str(beside))
+    beside = path.with_name(f".{path.name[:180]}.{secrets.token_hex(8)}.tmp")
+    create_private(beside)
     try:
         with beside.open("wb") as file:
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
-            raise FileExistsError(17, "it appeared meanwhile", str(path))
+            raise CacheWriteError(f"{path} appeared meanwhile; nothing was written over it")
         beside.rename(path)
-    except BaseException:
+        sync_directory(path.parent)
+    except BaseException as error:
         beside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise CacheWriteError(f"{path} could not be written: {error.strerror}") from error
         raise
-    sync_directory(path.parent)
 
 
 def copies_of(look: Look) -> tuple[list[StoredEntry], Copied]:
