@@ -160,6 +160,8 @@ class OutboxQueue(Generic[T]):
             CacheError: it cannot be read; the queue is then unbound, and nothing was changed.
         """
         check_key(cache_key)
+        if self._binding is not None:
+            self._binding.attach()  # refuses a second live loop before anything is taken from the first
         self._turn_to(cache_key)
         generation = self._generation
         binding = self._binding
@@ -194,8 +196,10 @@ class OutboxQueue(Generic[T]):
 
     async def close(self) -> None:
         """Let go of the identity, without a word to listeners; bare claims are given up, stored entries stay."""
-        self._turn_to(None)
         binding = self._binding
+        if binding is not None:
+            binding.attach()
+        self._turn_to(None)
         self._unbind()
         self._hydrated()
         if binding is not None:

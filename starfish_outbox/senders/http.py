@@ -5,7 +5,7 @@ The rules, in the order in which they are tried:
 | what happened | what is raised | source |
 |---|---|---|
 | 2xx, the whole answer read | nothing: delivered, or already there | |
-| 3xx | `AuthNeededError` that names the new place: a network's login page or a moved endpoint, not this entry's fault | |
+| 3xx | `AuthNeededError` that names the new place: a login page or a moved endpoint, not this entry's fault | |
 | 401, 407, 511 | `AuthNeededError`; with the clock's error where the answer has a ``Date`` | RFC 9110, 6585 |
 | 409 | `ConflictError`; never taken for success, a bare 409 does not say whose version is there | RFC 9110 |
 | 408, 425, 429, 502, 503, 504 | `BusyError`, with ``Retry-After`` | RFC 9110, 6585, 8470 |
