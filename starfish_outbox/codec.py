@@ -38,6 +38,7 @@ MAX_ERROR_MESSAGE = 500
 _FIELDS = ("id", "item", "status", "attempts", "enqueuedAt", "maybeSent", "nextAttemptAt", "lastError")
 _REQUIRED = _FIELDS[:5]
 _WHITESPACE = " \t\n\r"
+_NEARBY = 4096
 _STRING_OR_BRACE = re.compile(r'"(?:[^"\\]|\\.)*+"|\{', re.DOTALL)
 _OBJECT = re.compile(r'\{[ \t\n\r]*"')
 
@@ -302,7 +303,7 @@ def _take(reading: Reading, value: Any, text: str) -> None:
 def _salvage(text: str, reason: str) -> Reading:
     """Every entry that stands whole somewhere in a text that is no JSON."""
     reading = Reading(damage=reason)
-    budget = 1 << 24  # characters read in vain; a text made to be slow is kept whole anyway
+    budget = 1 << 26  # characters read in vain; a text made to be slow is kept whole anyway
     seen: set[str] = set()
     inner: set[int] = set()  # objects within a damaged one: its item may well look like an entry
     index = 0
@@ -312,9 +313,9 @@ def _salvage(text: str, reason: str) -> Reading:
         if start in inner:
             continue
         try:
-            value, end = scan(text, start, strict=False)
+            value, end = _scan_nearby(text, start)
         except DamagedText as damage:
-            budget -= max(damage.pos - start, 0) + 16
+            budget -= max(damage.pos - start, _NEARBY)
             # A brace within what reads as a string is no inner object: a lost quote opens strings in wrong places.
             marks = _STRING_OR_BRACE.finditer(text, index, damage.pos)
             inner = {mark.start() for mark in marks if mark[0] == "{"}
@@ -325,12 +326,27 @@ def _salvage(text: str, reason: str) -> Reading:
                 _take(reading, value, text[start:end])
             index = end
         else:
-            budget -= 16
             index = end
     if budget <= 0:
         reading.notes.append("the damaged text was not searched to its end")
     reading.notes.append(f"{len(reading.entries)} entries were found in a damaged text")
     return reading
+
+
+def _scan_nearby(text: str, start: int) -> tuple[Any, int]:
+    """As ``scan``, looking only as far as it must: an error of the C decoder counts all lines of what it is given."""
+    size = _NEARBY
+    while True:
+        chunk = text[start : start + size]
+        try:
+            value, end = scan(chunk, 0, strict=False)
+        except DamagedText as damage:
+            starved = damage.pos > len(chunk) - 16 or damage.reason.startswith("Unterminated string")
+            if not starved or start + size >= len(text):
+                raise DamagedText(damage.reason, start + damage.pos) from damage
+            size *= 4
+        else:
+            return value, start + end
 
 
 def _whole_value(text: str, start: int) -> str | None:

@@ -359,10 +359,12 @@ def _is_damage(error: sqlite3.Error) -> bool:
 _databases: Final[WeakValueDictionary[str, Database]] = WeakValueDictionary()
 _live: Final[WeakSet[Database]] = WeakSet()
 _forking: Final[list[Database]] = []
+_one_fork: Final = threading.Lock()
 _opening: Final = threading.Lock()
 
 
 def _before_fork() -> None:
+    _one_fork.acquire()
     _forking.extend(_live)
     for database in _forking:
         database.gate.acquire()
@@ -371,6 +373,7 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     while _forking:
         _forking.pop().gate.release()
+    _one_fork.release()
 
 
 def _after_fork_in_child() -> None:

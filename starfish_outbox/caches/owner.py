@@ -53,8 +53,8 @@ def create_private(path: Path) -> bool:
 def make_directory(path: Path) -> None:
     """Make the directory (0700) and what is missing above it, so that they survive a power cut."""
     missing = [place for place in (path, *path.parents) if not place.exists()]
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for place in missing:
+    for place in reversed(missing):  # pathlib gives the mode to the last of several only
+        place.mkdir(mode=0o700, exist_ok=True)
         sync_directory(place.parent)
 
 
@@ -230,7 +230,7 @@ class Owners:
             yield
         finally:
             self._repairs = False
-            lock.release(remove=True)
+            lock.release()  # the file stays: several processes take this lock, and must take it on one file
 
     def wait_for_others(self) -> list[str]:
         """Who else still has the store open, after they had time to let go (they may have met the same damage)."""

@@ -115,8 +115,8 @@ def store_at(path: str | None) -> Store:
 
 
 def is_database(path: Path) -> bool:
-    """Whether SQLite takes the file for a database. An empty file is none."""
-    if not path.stat().st_size:
+    """Whether the file is a SQLite database; the smallest has a page of 512 bytes, and SQLite takes less for empty."""
+    if path.stat().st_size < 512:
         return False
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
