@@ -8,7 +8,7 @@ from typing import Final
 from starfish_outbox.caches.base import CORRUPT, QUARANTINE
 from starfish_outbox.jsontext import MAX_SAFE_INTEGER
 
-_RESERVED: Final = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)$")
+_RESERVED: Final = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)\Z")
 
 
 def check_max_attempts(value: object) -> None:

@@ -57,8 +57,14 @@ class OwnedCache(LocalCache, Protocol):
     def check_growth(self, key: str, text: str) -> None:
         """Raise ``CacheWriteError`` when a text with more entries than before is too long."""
 
+    async def read_owned(self, key: str) -> str | None:
+        """The owner's own reading: what it saw is remembered."""
+
+    async def write_owned(self, key: str, value: str) -> None:
+        """The owner's own write; raises ``ForeignWriteError`` when somebody else wrote since it last saw the key."""
+
     async def changed(self, key: str) -> bool:
-        """Whether somebody else wrote the key since it was last read or written here."""
+        """Whether somebody else wrote the key since its owner last read or wrote it."""
 
 
 class AdaptedStore:
@@ -193,14 +199,16 @@ class AdaptedStore:
             self._owned.check_growth(key, text)
 
         async def write() -> None:
-            await settled(self._cache.set_item(key, text))
+            store = self._owned.write_owned if self._owned is not None else self._cache.set_item
+            await settled(store(key, text))
 
         keyed.writing = asyncio.ensure_future(write())
         await asyncio.shield(keyed.writing)
         keyed.stored = text
 
-    async def _get(self, key: str) -> str | None:
-        text: Any = await settled(self._cache.get_item(key))
+    async def _get(self, key: str, *, own: bool = False) -> str | None:
+        read = self._owned.read_owned if own and self._owned is not None else self._cache.get_item
+        text: Any = await settled(read(key))
         if text is not None and not isinstance(text, str):
             raise CacheError(f"{key!r}: get_item answered {type(text).__name__}; a cache answers str or None")
         return text
@@ -238,7 +246,7 @@ class AdaptedStore:
 
     async def _read(self, key: str, keyed: Array, member: Member) -> None:
         """The key as the cache has it now; claims that are live here survive."""
-        text = await self._get(key)
+        text = await self._get(key, own=True)
         if text is not None and text == keyed.stored and not keyed.suspect:
             self._free_claims(keyed, member)
             return
@@ -250,7 +258,7 @@ class AdaptedStore:
 
     async def _read_again(self, key: str, keyed: Array, now_ms: int) -> None:
         """Before a late settlement (another program may have changed or forgotten the key), or when in doubt."""
-        text = await self._get(key)
+        text = await self._get(key, own=True)
         if text == keyed.stored and not keyed.suspect:
             return
         entries = [] if text is None else (await self._decode(key, text, now_ms)).entries
@@ -264,7 +272,7 @@ class AdaptedStore:
         It may have sent and removed an entry, or never have seen it: kept, and marked ``maybe_sent``, nothing is lost.
         """
         now_ms = member.now_ms()
-        text = await self._get(key)
+        text = await self._get(key, own=True)
         reading = await self._decode(key, text, now_ms)
         theirs = {entry.id for entry in reading.entries}
         ours = [e if e.claim else replace(e, maybe_sent_ms=e.maybe_sent_ms or now_ms) for e in keyed.state]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary, finalize
 
 from starfish_outbox import codec
 from starfish_outbox.caches import contents, rows
@@ -28,7 +28,7 @@ from starfish_outbox.caches.base import (
     log,
     wall_clock_ms,
 )
-from starfish_outbox.caches.owner import Owners
+from starfish_outbox.caches.owner import Owners, in_process
 from starfish_outbox.caches.salvage import salvage
 from starfish_outbox.caches.thread import OneThread, park
 from starfish_outbox.entry import SENDING, Claim
@@ -51,6 +51,7 @@ class Database:
         self._owners = Owners(path.with_name(f"{path.name}-owners"))
         self._thread = OneThread("starfish-outbox-sqlite")
         self._connection: sqlite3.Connection | None = None
+        self._close_dropped: finalize[..., Database] | None = None
         # Held inside SQLite, and by a fork: what SQLite knows of locks is copied into the child and never forgotten.
         self.gate = threading.Lock()
         self._mutex = threading.Lock()
@@ -138,14 +139,16 @@ class Database:
             self._thread.close()
 
     def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._connection is not None and self._close_dropped is not None:
+            self._close_dropped()
+        self._connection = None
         self._owners.leave()
 
     def abandon_in_child(self) -> None:
         """After a fork, in the child: connection and owner are the parent's."""
         park(self._connection)
+        if self._close_dropped is not None:
+            self._close_dropped.detach()
         self._connection = None
         self._owners.abandon_in_child()
         self._mutex = threading.Lock()
@@ -162,6 +165,8 @@ class Database:
             except BaseException:
                 self._owners.leave()
                 raise
+            self._close_dropped = finalize(self, in_process, os.getpid(), self._connection.close)
+            self._close_dropped.atexit = False
         return self._connection
 
     def _guarded(self, function: Callable[..., R], *args: Any) -> R:
@@ -317,10 +322,11 @@ class Database:
 
     def _set_text(self, key: str, text: str | None, alone: bool) -> None:
         connection = self._ready()
-        others = (["a queue of this process"] if self._members[key] else self._owners.others()) if alone else []
-        if others:
-            raise QueueLockedError(f"{key!r} in {self.path} is open in {', '.join(others)}; close it first", others[0])
-        with contents.transaction(connection):
+        with contents.transaction(connection):  # who opens the file registers before it reads: here the answer holds
+            others = (["a queue of this process"] if self._members[key] else self._owners.others()) if alone else []
+            if others:
+                names = ", ".join(others)
+                raise QueueLockedError(f"{key!r} in {self.path} is open in {names}; close it first", others[0])
             connection.execute("DELETE FROM entries WHERE +key = ?", (key,))
             connection.execute("DELETE FROM keys WHERE key = ?", (key,))
             if text is None:

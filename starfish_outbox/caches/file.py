@@ -27,7 +27,7 @@ make the text longer; a claim or a settlement, which makes room in the end, is n
 _LONGEST_NAME = 180
 _KEPT = re.compile(rb"[a-z0-9._-]")
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")
-_SET_ASIDE = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)$")
+_SET_ASIDE = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)\Z")
 
 Stamp = tuple[int, int, int] | None
 
@@ -97,19 +97,27 @@ class FileCache:
 
     async def get_item(self, key: str) -> str | None:
         """The text under the key, or None."""
-        return await self._thread.run(self._get, key)
+        return (await self._thread.run(self._get, key))[0]
 
     async def set_item(self, key: str, value: str) -> None:
-        """Store the text; it survives a power cut when this returns.
-
-        Raises:
-            ForeignWriteError: an owned key was written by a program that takes no lock.
-        """
+        """Store the text; it survives a power cut when this returns."""
         await self._thread.run(self._set, key, value)
 
     async def remove_item(self, key: str) -> None:
         """Forget the key."""
         await self._thread.run(self._remove, key)
+
+    async def read_owned(self, key: str) -> str | None:
+        """See ``OwnedCache``."""
+        return await self._thread.run(self._read_owned, key)
+
+    async def write_owned(self, key: str, value: str) -> None:
+        """See ``OwnedCache``.
+
+        Raises:
+            ForeignWriteError: the file was written by a program that takes no lock.
+        """
+        await self._thread.run(self._write_owned, key, value)
 
     async def changed(self, key: str) -> bool:
         """See ``OwnedCache``."""
@@ -140,20 +148,26 @@ class FileCache:
         """End the thread; it starts again when the cache is used again. Keys are given back by their queues."""
         self._thread.close()
 
-    def _get(self, key: str) -> str | None:
+    def _get(self, key: str) -> tuple[str | None, Stamp]:
         try:
             descriptor = os.open(self.path(key), os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
         except FileNotFoundError:
-            self._stamps[key] = None
-            return None
+            return None, None
         with os.fdopen(descriptor, "rb") as file:
-            self._stamps[key] = _stamp(os.fstat(descriptor))
+            stamp = _stamp(os.fstat(descriptor))
             data = file.read()
-        return data.decode("utf-8", "surrogateescape")
+        return data.decode("utf-8", "surrogateescape"), stamp
 
-    def _set(self, key: str, value: str) -> None:
-        if self._owns(key) and self._changed(key):
+    def _read_owned(self, key: str) -> str | None:
+        text, self._stamps[key] = self._get(key)
+        return text
+
+    def _write_owned(self, key: str, value: str) -> None:
+        if self._changed(key):
             raise ForeignWriteError(f"{self.path(key)} was written by a program that takes no lock")
+        self._stamps[key] = self._set(key, value)
+
+    def _set(self, key: str, value: str) -> Stamp:
         path = self.path(key)
         beside = self.directory / f"{_beside(path.name)}{secrets.token_hex(8)}.tmp"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
@@ -169,12 +183,11 @@ class FileCache:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-        self._stamps[key] = stamp
         sync_directory(self.directory)
+        return stamp
 
     def _remove(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
-        self._stamps[key] = None
         sync_directory(self.directory)
 
     def _changed(self, key: str) -> bool:
@@ -183,9 +196,6 @@ class FileCache:
         except FileNotFoundError:
             now = None
         return now != self._stamps.get(key)
-
-    def _owns(self, key: str) -> bool:
-        return key in self._locks and self._locks[key].held
 
     def _acquire(self, key: str) -> None:
         lock = self._locks.setdefault(key, OwnerLock(self.directory / f"{file_name(key)}.lock"))

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
-from weakref import WeakSet
+from typing import Any, Final
+from weakref import WeakSet, finalize
 
 from starfish_outbox.caches.thread import park
 from starfish_outbox.errors import QueueLockedError
@@ -73,16 +73,22 @@ class OwnerLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._connection: sqlite3.Connection | None = None
+        self._let_go: finalize[..., OwnerLock] | None = None
 
     @property
     def held(self) -> bool:
         """Whether this object holds the lock, in this process."""
-        return self._connection is not None
+        return self._let_go is not None
 
     def acquire(self) -> bool:
         """Take the lock; False when another owner holds it, or swept its file away as a dead owner's meanwhile."""
         if self.held:
+            return True
+        if self.path in _inherited:
+            descriptor = _lock_by_hand(self.path)
+            if descriptor is None:
+                return False
+            self._hold(os.close, descriptor)
             return True
         create_private(self.path)
         uri = f"{self.path.absolute().as_uri()}?mode=rw"
@@ -100,24 +106,30 @@ class OwnerLock:
         if not self.path.exists():
             connection.close()
             return False
-        self._connection = connection
-        _held.add(self)
+        self._hold(connection.close)
         return True
+
+    def _hold(self, let_go: Callable[..., None], *args: Any) -> None:
+        # A connection is a reference cycle (its statement cache): dropped, it would keep the lock until the next
+        # garbage collection. Never in a child of a fork: closing there could undo what the parent does.
+        self._let_go = finalize(self, in_process, os.getpid(), let_go, *args)
+        self._let_go.atexit = False
+        _held.add(self)
 
     def release(self, *, remove: bool = False) -> None:
         """Give the lock back; ``remove`` deletes the file of a lock that only one owner ever takes."""
-        if self._connection is not None:
+        if self._let_go is not None:
             if remove:
                 self.path.unlink(missing_ok=True)
-            self._connection.close()
-            self._connection = None
+            self._let_go()
+            self._let_go = None
             _held.discard(self)
 
     def abandon_in_child(self) -> None:
         """After a fork, in the child: the lock is the parent's."""
-        if self._connection is not None:
-            park(self._connection)
-            self._connection = None
+        if self._let_go is not None:
+            park(self._let_go.detach())
+            self._let_go = None
             _inherited.add(self.path)
 
 
@@ -125,8 +137,6 @@ def is_held(path: Path, *, remove: bool = False) -> bool:
     """Whether some owner holds the lock file; a missing file is held by nobody, and ``remove`` deletes a dead one."""
     if not path.exists():
         return False
-    if path in _inherited:
-        return _is_held_by_parent(path)
     probe = OwnerLock(path)
     try:
         taken = probe.acquire()
@@ -138,10 +148,11 @@ def is_held(path: Path, *, remove: bool = False) -> bool:
     return False
 
 
-def _is_held_by_parent(path: Path) -> bool:
-    """SQLite in a forked child remembers its parent's lock as its own for ever; only the OS knows better.
+def _lock_by_hand(path: Path) -> int | None:
+    """In a forked child: lock the file without SQLite, which remembers the parent's lock as its own for ever.
 
-    The bytes are those that SQLite locks exclusively (sqlite.org/src/file/src/os_unix.c: PENDING_BYTE, and on).
+    The bytes are those that SQLite locks exclusively (sqlite.org/src/file/src/os_unix.c: PENDING_BYTE, and on). The
+    answer is a descriptor that holds the lock until it is closed, or None when another process holds it.
     """
     import fcntl
 
@@ -149,10 +160,15 @@ def _is_held_by_parent(path: Path) -> bool:
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 512, 0x40000000)
     except OSError:
-        return True
-    finally:
         os.close(descriptor)
-    return False
+        return None
+    return descriptor
+
+
+def in_process(pid: int, function: Callable[..., None], *args: Any) -> None:
+    """Call the function in the process that has this pid, and not in a child of a fork."""
+    if os.getpid() == pid:
+        function(*args)
 
 
 class Owners:

@@ -24,7 +24,7 @@ KNOWN: Final = (QUEUED, SENDING, FAILED)
 CLAIMED: Final[dict[bool | None, Claimed]] = {True: "live", False: "gone", None: "unknown"}
 """By what ``probe.lock_is_held`` answers."""
 
-SET_ASIDE: Final = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)$")
+SET_ASIDE: Final = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)\Z")
 """How the names end under which unreadable text lies."""
 
 

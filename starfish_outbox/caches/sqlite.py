@@ -10,7 +10,7 @@ from typing import Final
 from starfish_outbox.caches.base import CORRUPT, QUARANTINE
 from starfish_outbox.caches.database import Database
 
-_SET_ASIDE: Final = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)$")
+_SET_ASIDE: Final = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)\Z")
 
 
 class SQLiteCache:

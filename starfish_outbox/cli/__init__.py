@@ -16,10 +16,11 @@ def main() -> None:
     try:
         from starfish_outbox.cli.app import run
     except ModuleNotFoundError as error:
-        if error.name not in _LIBRARIES:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _LIBRARIES:
             raise
         sys.stderr.write(
-            f"error: the command line needs {error.name}, which is not installed. "
+            f"error: the command line needs {missing}, which is not installed. "
             "Install the extra: pip install 'starfish-outbox[cli]'\n"
         )
         sys.exit(2)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from starfish_outbox import codec
 from starfish_outbox.caches import rows
@@ -16,7 +15,7 @@ from starfish_outbox.caches.peek import SET_ASIDE
 from starfish_outbox.caches.peek_sqlite import DatabasePeek
 from starfish_outbox.cli import exits
 from starfish_outbox.cli.frame import JsonOption, NoColorOption, command
-from starfish_outbox.cli.output import Screen, counted, pairs, printable
+from starfish_outbox.cli.output import Screen, counted, printable
 from starfish_outbox.cli.problems import Check, Problem, decoded
 from starfish_outbox.cli.rules import PROGRAMS, RULES
 from starfish_outbox.cli.stores import RefusedError, quoted, store_at
@@ -36,10 +35,7 @@ def check(
         typer.Argument(metavar="FILE", help="A cache file in JSON, or a database of this package.", show_default=False),
     ],
     *,
-    level: Annotated[
-        Literal["error", "warning"],
-        typer.Option("--level", metavar="LEVEL", help="Report only what is an error, or a warning too."),
-    ] = "warning",
+    errors_only: Annotated[bool, typer.Option("--errors-only", help="Leave warnings out.")] = False,
     most: Annotated[
         int,
         typer.Option(
@@ -64,7 +60,7 @@ def check(
         raise RefusedError(f"there is no file at {store.path}")
     report = _Report(store.path, database=store.kind == "sqlite")
     with screen.waiting("checking …"):
-        problems = [problem for problem in report if level == "warning" or problem.level == "error"]
+        problems = [problem for problem in report if not errors_only or problem.level == "error"]
     _tell(screen, report, problems, most)
     return exits.PROBLEMS if problems else exits.DONE
 
@@ -172,10 +168,7 @@ def _tell_rule(screen: Screen, found: list[Problem], most: int) -> None:
     screen.say(f"{first.level} {first.number}: {first.facts.about}", _STYLES[first.level])
     for line in _places(found, most):
         screen.say(f"  {line}")
-    table = pairs()
-    for program, does in first.facts.consequences:
-        table.add_row(f"    {program}", Text(does))
-    screen.table(table)
+    screen.pairs([(f"    {program}", does) for program, does in first.facts.consequences])
 
 
 def _places(found: list[Problem], most: int) -> Iterable[str]:

@@ -11,7 +11,7 @@ from starfish_outbox.caches.base import wall_clock_ms
 from starfish_outbox.caches.peek import Peek
 from starfish_outbox.cli import exits
 from starfish_outbox.cli.frame import IdentityOption, JsonOption, KeyOption, NoColorOption, StoreOption, command
-from starfish_outbox.cli.output import Screen, ago, counted, moment, pairs, pretty, printable, size
+from starfish_outbox.cli.output import Screen, ago, counted, moment, pretty, printable, size
 from starfish_outbox.cli.stores import Place, existing, quoted, store_at
 from starfish_outbox.entry import FAILED, QUEUED, SENDING, StoredEntry
 from starfish_outbox.jsontext import decode, encode_foreign
@@ -99,10 +99,7 @@ def show(
     place, peek = existing(store_at(store), identity, key)
     found = peek.find(place.key, id)
     for entry in found:
-        table = pairs()
-        for name, value in _described(peek, place.key, entry, wall_clock_ms()):
-            table.add_row(name, Text(value))
-        screen.table(table)
+        screen.pairs(_described(peek, place.key, entry, wall_clock_ms()))
         for name, text in entry.extra:
             screen.say(f"{printable(name)}  {pretty(decode(text))}")
         if item:
@@ -151,18 +148,16 @@ def status(
     stuck = [why for entry in look.entries if (why := _stuck(peek, place.key, entry))]
     unread = ([f"the text is no JSON array: {look.damage}"] if look.damage else []) + [*look.notes, *look.unread]
 
-    table = pairs()
-    table.add_row("queue", Text(str(place)))
     named = {QUEUED: counts.queued, SENDING: counts.sending, FAILED: counts.failed, "other": counts.other}
+    rows: list[tuple[str, Text | str]] = [("queue", str(place))]
     for name, number in named.items():
         if number or name != "other":
-            table.add_row(name, Text(f"{number:,}", _STYLES.get(name, "") if number else ""))
-    table.add_row("items", size(state.bytes))
+            rows.append((name, Text(f"{number:,}", _STYLES.get(name, "") if number else "")))
+    rows.append(("items", size(state.bytes)))
     if oldest is not None:
-        table.add_row("oldest", f"{moment(oldest)}, {ago(oldest, now_ms)} ago")
-    table.add_row("durability", peek.durability)
-    table.add_row("open in", Text(", ".join(map(printable, owners)) or "no process"))
-    screen.table(table)
+        rows.append(("oldest", f"{moment(oldest)}, {ago(oldest, now_ms)} ago"))
+    rows += [("durability", peek.durability), ("open in", ", ".join(map(printable, owners)) or "no process")]
+    screen.pairs(rows)
     for title, lines in (("set aside", aside), ("unread", unread), ("stuck", stuck), ("note", peek.notes)):
         if lines:
             screen.say()
@@ -236,9 +231,9 @@ def _status(peek: Peek, key: str, entry: StoredEntry) -> tuple[str, str]:
     return ", ".join(words), _STYLES.get(name, "yellow")
 
 
-def _described(peek: Peek, key: str, entry: StoredEntry, now_ms: int) -> list[tuple[str, str]]:
+def _described(peek: Peek, key: str, entry: StoredEntry, now_ms: int) -> list[tuple[str, Text | str]]:
     at, error = entry.enqueued_at, entry.last_error
-    lines = [
+    lines: list[tuple[str, Text | str]] = [
         ("id", _NO_ID if entry.id is None else printable(entry.id)),
         ("status", _status(peek, key, entry)[0]),
         ("attempts", str(entry.attempts)),

@@ -21,7 +21,6 @@ from rich.text import Text
 from starfish_outbox.jsontext import encode_foreign
 
 _ODD: Final = re.compile(r"[^\x20-\x7e]")
-_WIDE: Final = 10_000  # columns where nobody looks: what is piped on must not be cut or folded
 _NARROWEST: Final = 12
 _STEPS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -48,7 +47,11 @@ class Screen:
     def say(self, text: str = "", style: str = "") -> None:
         """A line of the answer, for people."""
         if not self.as_json:
-            self._out.print(Text(text, style))
+            _line(self._out, sys.stdout, Text(text, style))
+
+    def note(self, text: str, style: str = "") -> None:
+        """A line about the answer, on standard error."""
+        _line(self.err, sys.stderr, Text(text, style))
 
     def listing(self, names: Sequence[str], rows: Sequence[Sequence[Text]], numbers: Collection[str]) -> None:
         """Rows under the names of their columns, those of numbers to the right.
@@ -56,37 +59,43 @@ class Screen:
         On a terminal an id is folded where it would take more than a third of a line, and the last column is cut to
         what is left of it; what is piped on is neither.
         """
+        if self.as_json:
+            return
+        widths = [max([len(name), *(row[place].cell_len for row in rows)]) for place, name in enumerate(names[:-1])]
+        if not self.is_terminal:
+            head = [Text(name) for name in names]
+            write(_plain([head, *rows], widths, [name in numbers for name in names]), _encoding(sys.stdout))
+            return
         table = Table(box=None, pad_edge=False, header_style="bold")
-        widths = [max([len(name), *(row[place].cell_len for row in rows)]) for place, name in enumerate(names)]
         widest = self._out.width // 3
-        rest = self._out.width - min(widths[0], widest) - sum(widths[1:-1]) - 2 * (len(names) - 1)
+        rest = self._out.width - min(widths[0], widest) - sum(widths[1:]) - 2 * (len(names) - 1)
         for name in names:
-            limit = {names[0]: widest, names[-1]: max(rest, _NARROWEST)}.get(name) if self.is_terminal else None
             table.add_column(
                 name,
                 justify="right" if name in numbers else "left",
                 overflow="fold" if name == names[0] else "ellipsis",
                 no_wrap=name != names[0],
-                max_width=limit,
+                max_width={names[0]: widest, names[-1]: max(rest, _NARROWEST)}.get(name),
             )
         for row in rows:
-            table.add_row(*row)
-        self.table(table)
+            table.add_row(*row[:-1], row[-1][: self._out.width])
+        self._out.print(table)
 
-    def table(self, table: Table) -> None:
-        """A table of the answer, for people."""
+    def pairs(self, rows: Sequence[tuple[str, Text | str]]) -> None:
+        """Names and values, one pair a line."""
         if self.as_json:
             return
-        if self.is_terminal:
-            self._out.print(table)
+        lines = [(Text(name, "bold"), value if isinstance(value, Text) else Text(value)) for name, value in rows]
+        if not self.is_terminal:
+            widths = [max(len(name) for name, _ in rows)]
+            write(_plain(lines, widths, [False, False]), _encoding(sys.stdout))
             return
-        with self._out.capture() as lines:  # without the spaces that make all lines equally long
-            self._out.print(table)
-        write("".join(f"{line.rstrip()}\n" for line in lines.get().splitlines()))
-
-    def note(self, text: str, style: str = "") -> None:
-        """A line about the answer, on standard error."""
-        self.err.print(Text(text, style))
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for line in lines:
+            table.add_row(*line)
+        self._out.print(table)
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
         """A sign of life on standard error, where somebody looks, for as long as it is entered."""
@@ -98,23 +107,19 @@ class Screen:
             write(f"{_escaped(encode_foreign(document))}\n")
 
 
-def write(text: str) -> None:
-    """Raw text to standard output, in UTF-8 whatever the terminal's encoding."""
-    sys.stdout.flush()
-    buffer = getattr(sys.stdout, "buffer", None)
+def write(text: str, encoding: str = "utf-8", stream: TextIO | None = None) -> None:
+    """Raw text, whole, to standard output or another stream; in UTF-8 whatever the terminal's encoding is."""
+    stream = stream or sys.stdout
+    stream.flush()
+    buffer = getattr(stream, "buffer", None)
     if buffer is None:  # somebody put a text stream in its place
-        sys.stdout.write(text)
-    else:
-        buffer.write(text.encode("utf-8", "surrogatepass"))
-        buffer.flush()
-
-
-def pairs() -> Table:
-    """An empty table of names and values."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    return table
+        stream.write(text)
+        return
+    errors = "surrogatepass" if encoding == "utf-8" else "backslashreplace"
+    rest = memoryview(text.encode(encoding, errors))
+    while rest:  # with PYTHONUNBUFFERED there is no buffer that would see to it that all is written
+        rest = rest[buffer.write(rest) :]
+    buffer.flush()
 
 
 def printable(text: str) -> str:
@@ -176,17 +181,38 @@ def counted(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process with 1 here, which means problems."""
+        raise BrokenPipeError
+
+
 def _console(stream: TextIO, plain: bool) -> Console:
-    console = Console(
-        file=stream,
-        color_system=None if plain else "auto",
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
-    if not console.is_terminal:
-        console.width = _WIDE
-    return console
+    return _Console(file=stream, color_system=None if plain else "auto", markup=False, emoji=False, highlight=False)
+
+
+def _line(console: Console, stream: TextIO, text: Text) -> None:
+    """A line; whole, where nobody looks: Rich would break it."""
+    if console.is_terminal:
+        console.print(text)
+    else:
+        write(f"{text.plain}\n", _encoding(stream), stream)
+
+
+def _plain(rows: Sequence[Sequence[Text]], widths: Sequence[int], right: Sequence[bool]) -> str:
+    """Columns without a style, two spaces between them; ``widths`` are those of all but the last."""
+    lines = []
+    for row in rows:
+        cells = []
+        for cell, width, to_right in zip(row[:-1], widths, right[:-1], strict=True):
+            space = " " * (width - cell.cell_len)
+            cells.append(f"{space}{cell.plain}" if to_right else f"{cell.plain}{space}")
+        lines.append("  ".join([*cells, row[-1].plain]).rstrip(" ") + "\n")
+    return "".join(lines)
+
+
+def _encoding(stream: TextIO) -> str:
+    return (stream.encoding or "utf-8").lower()
 
 
 def _escape(found: re.Match[str]) -> str:
