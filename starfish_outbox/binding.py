@@ -175,6 +175,8 @@ class Binding:
             while self._waiting:
                 calls, self._waiting = self._waiting, []
                 await self._flush_one(calls)
+        except GeneratorExit:  # collected after its loop was closed: nobody waits any more
+            raise
         except BaseException as error:
             failure = CacheWriteError(f"{self.key!r}: the write was interrupted; trying the same id again is safe")
             failure.__cause__ = error

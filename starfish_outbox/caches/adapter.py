@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
 from typing import Any, Protocol, runtime_checkable
@@ -106,7 +107,7 @@ class AdaptedStore:
 
     async def open(self, key: str, member: Member) -> None:
         """See ``EntryStore``."""
-        async with self._turn:
+        async with self._alone():
             known = key in self._keys
             keyed = self._keys.setdefault(key, Array())
             joins = member not in keyed.members
@@ -124,6 +125,14 @@ class AdaptedStore:
                     self.leave(key, member)
                 raise
             member.deliver_all(list(keyed.state), own=True)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        async with self._turn.turn() as inherited:
+            if inherited:  # from a loop that was closed in the middle of a change
+                for keyed in self._keys.values():
+                    keyed.suspect = True
+            yield
 
     def notes(self, key: str) -> list[str]:
         """See ``EntryStore``."""
@@ -148,7 +157,7 @@ class AdaptedStore:
 
     async def refresh(self, key: str, member: Member) -> None:
         """See ``EntryStore``. A claim that is taken back is written with the next change, as a hydrate's would be."""
-        async with self._turn:
+        async with self._alone():
             keyed = self._keyed(key)
             if self._owned is not None and await self._owned.changed(key):
                 await self._merge(key, keyed, member)
@@ -161,12 +170,13 @@ class AdaptedStore:
 
     async def apply(self, key: str, member: Member, ops: Sequence[Op], *, late: bool = False) -> list[Outcome]:
         """See ``EntryStore``."""
-        async with self._turn:
+        async with self._alone():
             keyed = self._keyed(key)
             if late or keyed.suspect:
                 await self._read_again(key, keyed, member.now_ms())
             for _ in range(5):
                 undo: list[Seen] = []
+                epoch = keyed.epoch
                 try:
                     outcomes = [keyed.apply(op, self._seqs, undo) for op in ops]
                     if undo or (not late and any(not isinstance(op, Insert) and op.rewrite for op in ops)):
@@ -177,6 +187,8 @@ class AdaptedStore:
                     await self._merge(key, keyed, member)
                     continue
                 except BaseException as error:
+                    if epoch != keyed.epoch:  # collected long after its loop was closed: others have gone on
+                        raise
                     keyed.undo(undo)
                     # Ctrl-C can strike between a change and the note of how to undo it.
                     keyed.suspect = not isinstance(error, Exception)

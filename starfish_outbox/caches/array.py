@@ -24,6 +24,7 @@ class Array:
         members: the queues that hold the key.
         moved: old numbers of entries that had to move to a new one, for drains that know the old.
         suspect: an interrupted write may have left this and the cache apart: read again before the next change.
+        epoch: how often the truth was replaced as a whole.
         writing: the last write, perhaps one that was given up and still goes on.
     """
 
@@ -34,6 +35,7 @@ class Array:
     members: list[Member] = field(default_factory=list)
     moved: dict[int, int] = field(default_factory=dict)
     suspect: bool = False
+    epoch: int = 0
     writing: asyncio.Task[None] | None = None
 
     def put(self, seq: int, entry: StoredEntry | None) -> StoredEntry | None:
@@ -95,6 +97,7 @@ class Array:
         released: Callable[[StoredEntry], StoredEntry | None],
     ) -> None:
         """Make these the truth. Entries are recognised by id, so that a running drain finds them; its claims hold."""
+        self.epoch += 1
         before: dict[str | None, deque[StoredEntry]] = defaultdict(deque)
         for entry in self.state:
             before[entry.id].append(entry)

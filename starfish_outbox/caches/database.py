@@ -291,6 +291,15 @@ class Database:
         claimed = [seq for (seq,) in connection.execute(rows.CLAIMED, (key,)).fetchall()]
         if not claimed:
             return
+        try:
+            self._free(connection, key, claimed, member)
+        except sqlite3.OperationalError as error:
+            if _is_damage(error):
+                raise
+            # A full disk must not keep anybody from reading: the next refresh that can write takes them back.
+            log.warning("%s: claims of owners that are gone could not be taken back: %s", key, error)
+
+    def _free(self, connection: sqlite3.Connection, key: str, claimed: list[int], member: Member) -> None:
         alive: dict[str, bool] = {}
         freed: list[Seen] = []
         with contents.transaction(connection):

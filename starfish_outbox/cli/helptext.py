@@ -1,17 +1,18 @@
 """The command line as Markdown, for README: ``python -m starfish_outbox.cli.helptext [README.md]``.
 
-Without a file it prints the text; with one it puts the text between the two markers there. It is made from the commands
-themselves, not from what ``--help`` looks like, so that another version of the libraries changes nothing.
+Without a file it prints the text; with one it puts the text between the two markers there. It is read off the functions
+of the commands, not off what ``--help`` looks like, so that another version of the libraries changes nothing.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, get_args, get_type_hints
 
-import typer.main
+from typer.models import ArgumentInfo
 
 from starfish_outbox.cli.app import NAME, app
 from starfish_outbox.cli.exits import MEANINGS
@@ -23,12 +24,28 @@ END: Final = "<!-- cli:end -->"
 _COMMON: Final = ("--store", "--identity", "--key", "--json", "--no-color")
 
 
+class _Param(NamedTuple):
+    """A parameter of a command, as its function declares it.
+
+    Attributes:
+        spelled: its names and what they take, as on the command line.
+        default: how an option's default is spelled; empty where there is none worth telling.
+    """
+
+    spelled: str
+    help: str
+    default: str
+    is_argument: bool
+    required: bool
+
+
 def helptext() -> str:
     """The section between the markers, ending in a line break."""
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
+    commands = {str(info.name): info.callback for info in app.registered_commands if info.callback is not None}
+    common = [param for param in _params(commands["list"]) if param.spelled.split()[0] in _COMMON]
     parts = [
-        *(_command(name, command) for name, command in commands.items()),
-        "All but `check`, which takes no queue, share\n\n" + "\n".join(_common(commands["list"])),
+        *(_command(name, callback) for name, callback in commands.items()),
+        "All commands share these options, `check` only the last two:\n\n" + _bullets(common),
         "The exit codes are those of every command:\n\n"
         + _table(("code", "means"), {str(code): meaning for code, meaning in MEANINGS.items()}),
         "`--json` writes one document on standard output; words and errors go to standard error. Fields may be added, "
@@ -57,37 +74,34 @@ def with_section(text: str) -> str:
     return text.replace(f"{BEGIN}\n{inside}{END}", f"{BEGIN}\n{helptext()}{END}")
 
 
-def _command(name: str, command: Any) -> str:
-    arguments = [param for param in command.params if param.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name == "option" and not {*p.opts} & {*_COMMON, "--help"}]
-    words = [param.metavar for param in arguments]
-    words += [f"{option.opts[0]} {option.metavar}" for option in options if option.required]
-    lines = [f"**`{' '.join([NAME, name, *words])}`**: {_unwrapped(command.help)}", ""]
-    lines += [f"- `{argument.metavar}`: {argument.help}" for argument in arguments]
-    lines += [f"- `{_spelled(option)}`: {option.help}{_default(option)}" for option in options]
-    return "\n".join(lines).rstrip()
+def _command(name: str, callback: Callable[..., Any]) -> str:
+    params = [param for param in _params(callback) if param.spelled.split()[0] not in _COMMON]
+    words = " ".join([NAME, name, *(param.spelled for param in params if param.is_argument or param.required)])
+    return f"**`{words}`**: {' '.join((callback.__doc__ or '').split())}\n\n{_bullets(params)}".rstrip()
 
 
-def _common(command: Any) -> list[str]:
-    named = {option.opts[0]: option for option in command.params}
-    return [f"- `{_spelled(named[name])}`: {named[name].help}" for name in _COMMON]
+def _params(callback: Callable[..., Any]) -> list[_Param]:
+    """What a command takes, in order, read off its function."""
+    hints = get_type_hints(inspect.unwrap(callback), include_extras=True)
+    found = []
+    for name, parameter in inspect.signature(callback).parameters.items():
+        kind, info = get_args(hints[name])[:2]
+        required = parameter.default is inspect.Parameter.empty
+        is_argument = isinstance(info, ArgumentInfo)
+        takes = "" if kind is bool else str(info.metavar)
+        default = parameter.default if isinstance(parameter.default, int | float) and kind is not bool else None
+        names = [] if is_argument else [info.default, *(info.param_decls or ())]  # within Annotated the first is there
+        spelled = " ".join(filter(None, ["/".join(names), takes]))
+        found.append(_Param(spelled, str(info.help), "" if default is None else f"{default:g}", is_argument, required))
+    return found
 
 
-def _spelled(option: Any) -> str:
-    names = "/".join([*option.opts, *option.secondary_opts])
-    if option.is_flag:
-        return names
-    return f"{names} {option.metavar}"
-
-
-def _default(option: Any) -> str:
-    if option.is_flag or option.default is None or callable(option.default):
-        return ""
-    return (
-        f" By default {option.default:g}."
-        if isinstance(option.default, int | float)
-        else f" By default {option.default}."
-    )
+def _bullets(params: list[_Param]) -> str:
+    lines = []
+    for param in params:
+        default = f" By default {param.default}." if param.default else ""
+        lines.append(f"- `{param.spelled}`: {param.help}{default}")
+    return "\n".join(lines)
 
 
 def _fields() -> dict[str, str]:
@@ -112,11 +126,6 @@ def _listed(fields: dict[str, str]) -> str:
 def _table(head: tuple[str, str], rows: dict[str, str]) -> str:
     lines = [f"| {head[0]} | {head[1]} |", "|---|---|", *(f"| {name} | {meaning} |" for name, meaning in rows.items())]
     return "\n".join(lines)
-
-
-def _unwrapped(text: str) -> str:
-    """All its paragraphs in one line."""
-    return " ".join(inspect.cleandoc(text).split())
 
 
 def main() -> None:

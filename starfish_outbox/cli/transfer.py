@@ -80,7 +80,7 @@ async def owned(place: Place) -> AsyncIterator[tuple[FileCache, Look]]:
         raise RefusedError(f"{place.store.path} is a database, which cannot be moved aside; leave --move out")
     await cache.acquire(place.key)
     try:
-        yield cache, read(place.key, await cache.get_item(place.key) or "")
+        yield cache, read(place.key, await cache.read_owned(place.key) or "")
     finally:
         cache.release(place.key)
         cache.close()
