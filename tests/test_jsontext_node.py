@@ -26,7 +26,7 @@ from starfish_outbox.jsontext import (
     scan,
 )
 
-often = settings(max_examples=200, deadline=None, database=None)
+often = settings(max_examples=150, deadline=None, database=None)
 
 
 class Node:

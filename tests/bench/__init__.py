@@ -1,0 +1,1 @@
+"""What each operation costs, on real files: ``python -m tests.bench``."""

@@ -1,0 +1,1 @@
+"""What runs in other processes while a test watches, kills and questions them."""
