@@ -54,7 +54,7 @@ class Array:
     def apply(self, op: Op, seqs: Iterator[int], undo: list[Seen]) -> Outcome:
         """Do one operation; what must be put back to take it back is added to ``undo``."""
         if isinstance(op, Insert):
-            live = self.state.first(op.entry.id or "")
+            live = None if op.entry.id is None else self.state.first(op.entry.id)
             if live is not None:
                 return Outcome(False, live.seq, live, why="live")
             entry = replace(op.entry, seq=next(seqs))
@@ -63,7 +63,7 @@ class Array:
         if op.seq is not None:  # noqa: SIM108  # two ways to name an entry, one a line
             before = self.state.get(self.moved.get(op.seq, op.seq))
         else:
-            before = self.state.first(op.id or "")
+            before = None if op.id is None else self.state.first(op.id)
         if before is None:
             return Outcome(False)
         after = op.step(before)
