@@ -180,7 +180,9 @@ def describe(error: BaseException) -> tuple[str, str]:
         seen.add(id(node))
         message = _text(node)
         node = _cause(node)
-    return type(error).__name__, message[:MAX_MESSAGE]
+    # A lone surrogate is no Unicode text, and servers choke on it.
+    words = message[:MAX_MESSAGE].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return type(error).__name__, words
 
 
 def _evidence(error: BaseException | None, seen: set[int], *, connecting: bool) -> _Evidence | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -364,38 +363,40 @@ class OutboxQueue(Generic[T]):
         return StoredEntry(0, id, text, QUEUED, 0, self._clock() if ts is None else ts)
 
     async def _insert(self, binding: Binding, entries: list[StoredEntry]) -> list[Outcome]:
-        with self._reserve(binding, entries):
-            return await _durable(binding, [Insert(entry) for entry in entries])
-
-    @contextmanager
-    def _reserve(self, binding: Binding, entries: list[StoredEntry]) -> Iterator[None]:
-        """Room for the entries while they are on their way; raises where a limit leaves none."""
+        ops = [Insert(entry) for entry in entries]
         if self._max_entries is None and self._max_bytes is None:
-            yield
-            return
-        reserved = self._reserved
-        fresh = {
-            entry.id: size_of(entry.item)
-            for entry in entries
-            if entry.id is not None and entry.id not in reserved and binding.state.first(entry.id) is None
-        }
-        size, first = sum(fresh.values()), next(iter(fresh), None)
-        total, used = len(binding.state) + len(reserved), binding.state.bytes + sum(reserved.values())
-        if fresh and self._max_entries is not None and total + len(fresh) > self._max_entries:
-            raise OutboxFullError(
-                f"{binding.key!r}: {first!r} was not stored; there are {total} entries of at most {self._max_entries}"
-            )
-        if fresh and self._max_bytes is not None and used + size > self._max_bytes:
-            raise OutboxFullError(
-                f"{binding.key!r}: {first!r} was not stored; it needs {size} bytes, and {used} of at most "
-                f"{self._max_bytes} are in use"
-            )
-        reserved.update(fresh)
-        try:
-            yield
-        finally:
-            for id in fresh:
-                reserved.pop(id, None)
+            return await _durable(binding, ops)
+        fresh = await self._reserve(binding, entries)
+        inserted = binding.apply(ops)
+        # Not when the caller goes: what is cancelled can still land, and needs its room.
+        inserted.add_done_callback(lambda _: [self._reserved.pop(id, None) for id in fresh])
+        return await asyncio.shield(inserted)
+
+    async def _reserve(self, binding: Binding, entries: list[StoredEntry]) -> list[str]:
+        """Keep room for the entries while they are on their way; which ids need some.
+
+        Raises:
+            OutboxFullError: a limit leaves none.
+        """
+        sizes = {entry.id: size_of(entry.item) for entry in entries if entry.id is not None}
+        delivered: set[str] = set()
+        while True:
+            reserved = self._reserved
+            fresh = [id for id in sizes if id not in reserved and id not in delivered and not binding.state.first(id)]
+            size = sum(sizes[id] for id in fresh)
+            total, used = len(binding.state) + len(reserved), binding.state.bytes + sum(reserved.values())
+            full = ""
+            if fresh and self._max_entries is not None and total + len(fresh) > self._max_entries:
+                full = f"there are {total} entries of at most {self._max_entries}"
+            elif fresh and self._max_bytes is not None and used + size > self._max_bytes:
+                full = f"it needs {size} bytes, and {used} of at most {self._max_bytes} are in use"
+            if not full:
+                reserved.update({id: sizes[id] for id in fresh})
+                return fresh
+            known = {id for id in fresh if await self._store.was_sent(binding.key, id)}
+            if not known:
+                raise OutboxFullError(f"{binding.key!r}: {fresh[0]!r} was not stored; {full}")
+            delivered |= known  # what the ledger knows is not added again
 
     async def _change(self, id: str, step: Step) -> None:
         check_id_type(id)

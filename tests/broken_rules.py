@@ -123,6 +123,9 @@ class _Undetached:
 
 
 class _NoTurn:
+    def turn(self) -> _NoTurn:
+        return self
+
     async def __aenter__(self) -> None: ...
 
     async def __aexit__(self, *_: object) -> None: ...

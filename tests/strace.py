@@ -49,8 +49,9 @@ class Tracer:
         status = Path(f"/proc/{self._worker.pid}/status")
         deadline = time.monotonic() + PATIENCE
         while "\nTracerPid:\t0\n" in status.read_text():
-            assert self._process.poll() is None, "strace ended at once"
-            assert time.monotonic() < deadline, "strace does not attach"
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._end()
+                raise AssertionError(f"strace does not attach; it ended with {self._process.returncode}")
 
     def __exit__(self, *_: object) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -61,8 +62,12 @@ class Tracer:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(0.05)
         if self._process.poll() is None:
-            self._process.kill()
+            self._end()
             raise AssertionError("strace does not detach")
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
 class Call(NamedTuple):

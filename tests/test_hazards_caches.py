@@ -249,9 +249,12 @@ async def test_c13_a_write_that_hangs_times_out_and_the_retry_is_no_silent_no_op
     queue = OutboxQueue[Any](cache, write_timeout=0.05)
     await queue.hydrate(KEY)
     await queue.enqueue("a", 1)
-    cache.hold("set", landed=landed)
+    gate = cache.hold("set", landed=landed)
     with pytest.raises(CacheWriteError, match="same id again is safe"):
         await queue.enqueue("b", 1)
+    with pytest.raises(CacheWriteError, match="same id again is safe"):
+        await queue.enqueue("c", 1)  # what was given up can still land, and must not land over a later write
+    gate.open()
     await queue.enqueue("b", 1)
     assert ids(cache.texts[KEY]) == ["a", "b"]
     assert [entry.id for entry in queue.get()] == ["a", "b"]

@@ -289,6 +289,23 @@ def test_an_exception_in_a_dict_subclass_becomes_the_cause() -> None:
     assert isinstance(error.__cause__, KeyError)
 
 
+def test_a_dict_subclass_that_gives_one_key_twice_is_refused() -> None:
+    class Headers(dict[str, str]):
+        def items(self) -> Any:
+            return [("accept", "s3cret"), ("accept", "b")]
+
+    error = refusal({"a": Headers()})
+    assert error.path == "$.a"
+    assert "two keys with the same text" in str(error)
+
+
+def test_a_proxy_that_only_claims_to_be_a_str_is_refused() -> None:
+    class Proxy:
+        __class__ = str  # type: ignore[assignment]  # what lazy strings and mocks do
+
+    assert "Proxy, which JSON does not have" in str(refusal([Proxy()]))
+
+
 def test_big_ints_are_taken_as_far_as_a_double_reaches() -> None:
     largest = 2**1024 - 2**970 - 1  # one more rounds to infinity
     assert encode_item([2**63, -(2**53)], big_ints=True) == "[9223372036854775808,-9007199254740992]"

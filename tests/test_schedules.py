@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.broken_rules import BROKEN
+from tests.reporting import report
 from tests.schedule_plan import REAL, Rules
 from tests.schedules import ViolationError, World, quiet_log
 
@@ -60,26 +62,25 @@ def run(count: int, caches: tuple[str, ...] | None = None) -> Counter[str]:
     return total
 
 
-def check_and_print(total: Counter[str], count: int, least: dict[str, float], title: str) -> None:
-    print(f"\n{title}: {count:,} schedules, {total['steps']:,} steps, no violation")
-    for what, number in sorted(total.items()):
-        print(f"  {number:>9,}  {what}")
+def check_and_report(total: Counter[str], count: int, least: dict[str, float], title: str) -> None:
+    figures = "\n".join(f"{number:>11,}  {what}" for what, number in sorted(total.items()))
+    report(f"{title}: {count:,} schedules, seeds from 0, no violation\n{figures}\n", Path.cwd())
     too_few = {what: total[what] for what, each in least.items() if total[what] < each * count}
     assert not too_few, f"these faults hardly happened, so nothing is proven: {too_few}"
 
 
 def test_no_schedule_loses_doubles_or_leaks_an_entry() -> None:
-    check_and_print(run(SCHEDULES), SCHEDULES, LEAST | LEAST_ON_THE_ADAPTER, "caches through the adapter")
+    check_and_report(run(SCHEDULES), SCHEDULES, LEAST | LEAST_ON_THE_ADAPTER, "caches through the adapter")
 
 
 def test_no_schedule_on_sqlite_loses_doubles_or_leaks_an_entry() -> None:
-    check_and_print(run(SQLITE_SCHEDULES, ("sqlite",)), SQLITE_SCHEDULES, LEAST, "SQLite on a virtual thread")
+    check_and_report(run(SQLITE_SCHEDULES, ("sqlite",)), SQLITE_SCHEDULES, LEAST, "SQLite on a virtual thread")
 
 
 @pytest.mark.proof
 def test_twenty_thousand_schedules() -> None:
-    check_and_print(run(PROVEN), PROVEN, LEAST | LEAST_ON_THE_ADAPTER, "caches through the adapter")
-    check_and_print(run(SQLITE_PROVEN, ("sqlite",)), SQLITE_PROVEN, LEAST, "SQLite on a virtual thread")
+    check_and_report(run(PROVEN), PROVEN, LEAST | LEAST_ON_THE_ADAPTER, "caches through the adapter")
+    check_and_report(run(SQLITE_PROVEN, ("sqlite",)), SQLITE_PROVEN, LEAST, "SQLite on a virtual thread")
 
 
 def test_one_seed_is_one_schedule() -> None:
@@ -95,6 +96,6 @@ def test_a_broken_variant_is_found(rules: Rules) -> None:
             World(seed, rules).run()
         except ViolationError as found:
             if re.search(rules.found_as, str(found)):
-                print(f"\n{rules.name}: found in schedule {seed + 1}: {str(found).splitlines()[0][:100]}")
+                report(f"{rules.name}: found in schedule {seed + 1}: {str(found).splitlines()[0][:100]}", Path.cwd())
                 return
     pytest.fail(f"{rules.name} was not found in {CONTROL_SCHEDULES:,} schedules")

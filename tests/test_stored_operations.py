@@ -110,8 +110,7 @@ class Run:
         result = await drain_outbox(self.queue, send, max_attempts=tries, limit=limit)
         return vars(result), sent
 
-    async def do(self, name: str, *arguments: Any) -> Any:
-        """What the operation answers or raises."""
+    async def call(self, name: str, *arguments: Any) -> Any:
         if name == "drain":
             return await self.drain(*arguments)
         if name == "reset":
@@ -124,20 +123,22 @@ class Run:
             await self.queue.close()
             self.queue = OutboxQueue[Any](self.place.fresh(), clock=self.clock)
             return await self.queue.hydrate(KEY)
+        return await getattr(self.queue, name)(*arguments)
+
+    async def do(self, name: str, *arguments: Any) -> Any:
+        """What the operation answers or raises, and what the queue shows then."""
         try:
-            return await getattr(self.queue, name)(*arguments)
+            answer = await self.call(name, *arguments)
         except OutboxError as error:
-            return repr(error)
+            answer = repr(error)
+        return name, answer, self.shown()
 
     async def trace(self, text: str | None, sequence: list[tuple[Any, ...]]) -> Trace:
         if text is not None:
             await self.place.put(KEY, text)
-        await self.queue.hydrate(KEY)
-        steps: list[Any] = [self.shown()]
-        for name, *arguments in sequence:
-            steps.append((name, await self.do(name, *arguments), self.shown()))
-        # What a hydrate gave back is written with the next change, where the whole text is one value.
-        await self.queue.remove("nobody")
+        # What a hydrate gave back is written with the next change, where the whole text is one value: at the end, one
+        # that changes nothing.
+        steps = [await self.do(*step) for step in [("hydrate",), *sequence, ("remove", "nobody")]]
         await self.queue.close()
         beside = json.loads(await self.place.text(f"{KEY}.quarantine") or "[]")
         # A database has no text of a queue that never held an entry.

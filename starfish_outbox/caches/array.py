@@ -60,7 +60,7 @@ class Array:
             entry = replace(op.entry, seq=next(seqs))
             undo.append((entry.seq, self.put(entry.seq, entry)))
             return Outcome(True, entry.seq, entry)
-        if op.seq is not None:  # noqa: SIM108  # two ways to name an entry, one a line
+        if op.seq is not None:
             before = self.state.get(self.moved.get(op.seq, op.seq))
         else:
             before = None if op.id is None else self.state.first(op.id)

@@ -207,7 +207,13 @@ class Database:
         now_ms = member.now_ms()
         self._owners.others()  # sweeps up what dead owners left
         contents.take_apart(connection, key, now_ms, self._noter(key))
-        self._free_claims(connection, key, member)
+        try:
+            self._free_claims(connection, key, member)
+        except sqlite3.OperationalError as error:
+            if _is_damage(error):
+                raise
+            # A full disk must not keep anybody from reading: a refresh or drain that can write takes them back.
+            self._noter(key)(f"claims of owners that are gone could not be taken back: {error}")
         if self.ledger:
             horizon = now_ms - LEDGER_DAYS * 86_400_000
             if connection.execute("SELECT 1 FROM ledger WHERE sent_at < ? LIMIT 1", (horizon,)).fetchone():
@@ -291,15 +297,6 @@ class Database:
         claimed = [seq for (seq,) in connection.execute(rows.CLAIMED, (key,)).fetchall()]
         if not claimed:
             return
-        try:
-            self._free(connection, key, claimed, member)
-        except sqlite3.OperationalError as error:
-            if _is_damage(error):
-                raise
-            # A full disk must not keep anybody from reading: the next refresh that can write takes them back.
-            log.warning("%s: claims of owners that are gone could not be taken back: %s", key, error)
-
-    def _free(self, connection: sqlite3.Connection, key: str, claimed: list[int], member: Member) -> None:
         alive: dict[str, bool] = {}
         freed: list[Seen] = []
         with contents.transaction(connection):

@@ -165,9 +165,9 @@ class FileCache:
     def _write_owned(self, key: str, value: str) -> None:
         if self._changed(key):
             raise ForeignWriteError(f"{self.path(key)} was written by a program that takes no lock")
-        self._stamps[key] = self._set(key, value)
+        self._set(key, value, own=True)
 
-    def _set(self, key: str, value: str) -> Stamp:
+    def _set(self, key: str, value: str, *, own: bool = False) -> None:
         path = self.path(key)
         beside = self.directory / f"{_beside(path.name)}{secrets.token_hex(8)}.tmp"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
@@ -183,8 +183,9 @@ class FileCache:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
+        if own:  # before what may still fail: it is this owner's doing, whether it lasts or not
+            self._stamps[key] = stamp
         sync_directory(self.directory)
-        return stamp
 
     def _remove(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)

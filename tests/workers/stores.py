@@ -26,7 +26,7 @@ class _AloneFileCache(FileCache):
 class InPlaceFileCache(_AloneFileCache):
     """Writes over the old text where it lies, as ``open(path, "w")`` does; fsyncs carefully."""
 
-    def _set(self, key: str, value: str) -> None:
+    def _set(self, key: str, value: str, *, own: bool = False) -> None:
         with self.path(key).open("wb") as file:
             file.write(value.encode())
             file.flush()
@@ -39,7 +39,7 @@ class InPlaceFileCache(_AloneFileCache):
 class UnsyncedFileCache(_AloneFileCache):
     """Writes beside and renames, without any fsync."""
 
-    def _set(self, key: str, value: str) -> None:
+    def _set(self, key: str, value: str, *, own: bool = False) -> None:
         beside = self.directory / f".{self.path(key).name}.tmp"
         beside.write_text(value)
         beside.replace(self.path(key))
@@ -48,7 +48,7 @@ class UnsyncedFileCache(_AloneFileCache):
 class UnsyncedDirectoryFileCache(_AloneFileCache):
     """Fsyncs the new file and renames it, and forgets the directory."""
 
-    def _set(self, key: str, value: str) -> None:
+    def _set(self, key: str, value: str, *, own: bool = False) -> None:
         beside = self.directory / f".{self.path(key).name}.tmp"
         with beside.open("w") as file:
             file.write(value)
