@@ -180,10 +180,9 @@ class _Pass:
                 entry, last = await self._claim(seq, token, last), None
                 if entry is None:
                     continue
-                if self.binding.detached:  # the queue moved on while the claim was being stored: start no other send
+                if not self._is_ours(seq, token):  # the queue moved on, or the entry was removed, since it was claimed
                     await self._put_back(seq, transitions.release(token))
-                    self._stop("switched", "the queue was bound to another identity")
-                    break
+                    continue
                 taken += 1
                 last = await self._deliver(entry, token)
         finally:
@@ -226,7 +225,7 @@ class _Pass:
                         entry.seq, transitions.release(token, maybe_sent_ms=entry.maybe_sent_ms or self.now_ms())
                     )
                     raise
-                if verdict == "unacked" and ask_again and not self.binding.detached:
+                if verdict == "unacked" and ask_again and self._is_ours(entry.seq, token):
                     entry = replace(entry, maybe_sent_ms=entry.maybe_sent_ms or self.now_ms())
                     continue
                 return self._judge(entry, token, error, verdict)
@@ -239,6 +238,11 @@ class _Pass:
         self.silent = 0
         self.sent += 1
         return _Settlement(entry, transitions.sent(token), "sent", "sent")
+
+    def _is_ours(self, seq: int, token: Claim) -> bool:
+        """Whether the queue still has this identity, and this pass the entry: else nothing more is sent."""
+        current = self.binding.state.get(seq)
+        return not self.binding.detached and current is not None and current.claim == token
 
     async def _call(self, entry: StoredEntry) -> None:
         copy = codec.public(entry)

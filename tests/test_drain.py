@@ -282,7 +282,7 @@ async def test_a_message_of_any_characters_is_stored_and_read_back(place: Place,
     await queue.hydrate(KEY)
     (entry,) = queue.get()
     assert entry.last_error is not None
-    assert entry.last_error.message == words
+    assert entry.last_error.message == words.replace("\ud800", "\ufffd")  # servers choke on what is no Unicode text
     assert (await drain_outbox(queue, Script())).sent == 1
 
 

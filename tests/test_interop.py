@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +19,9 @@ import pytest
 
 from starfish_outbox import FileCache, OutboxQueue, QueueLockedError, SQLiteCache
 from starfish_outbox.caches.file import file_name
-from starfish_outbox.conformance.driver import Driver
+from starfish_outbox.conformance.driver import Driver, Request
 from tests.interop import INTEROP, node, python_driver, typescript_driver
+from tests.reporting import report
 
 KEY = "outbox.ana"
 ITEMS: list[Any] = [
@@ -188,6 +191,34 @@ async def test_node_does_not_write_over_what_python_added_after_it_read(tmp_path
     assert refused.error is not None
     assert "changed by another program" in refused.error.message
     assert [entry["id"] for entry in json.loads(refused.text or "")] == ["python"]
+
+
+@pytest.mark.parametrize("rounds", [30, pytest.param(600, marks=[pytest.mark.proof, pytest.mark.timeout(600)])])
+def test_what_was_acknowledged_stays_while_three_programs_open_one_database_again_and_again(
+    rounds: int, tmp_path: Path
+) -> None:
+    """Whoever finds the database open elsewhere is refused; nobody writes over what another one added meanwhile."""
+    opening: Request = {"op": "open", "store": "sqlite", "path": str(tmp_path / "outbox.db")}
+    hydrating: Request = {"op": "hydrate", "key": KEY}
+
+    def enqueue_all(driver: Driver, name: str) -> list[str]:
+        acknowledged = []
+        for number in range(rounds):
+            id = f"{name}-{number}"
+            steps = [opening, hydrating, {"op": "enqueue", "id": id, "item": "1"}, {"op": "close"}]
+            if not any(answer.error for answer in driver.ask_many(steps)):
+                acknowledged.append(id)
+        return acknowledged
+
+    with python_driver() as ours, typescript_driver() as first, typescript_driver() as second:
+        ours.ask_many([opening, hydrating, {"op": "close"}])
+        with ThreadPoolExecutor() as pool:
+            acknowledged = list(pool.map(enqueue_all, (ours, first, second), ("python", "first", "second")))
+        found = ours.ask_many([opening, {**hydrating, "look": KEY}, {"op": "close"}])[1]
+    report(f"acknowledged of {rounds} each: {[len(ids) for ids in acknowledged]}", tmp_path)
+    assert set(itertools.chain(*acknowledged)) <= {entry["id"] for entry in json.loads(found.text or "")}
+    assert acknowledged[0]
+    assert acknowledged[1] or acknowledged[2]
 
 
 async def test_node_holds_the_key_against_python_also_while_it_is_stopped_until_it_is_killed(tmp_path: Path) -> None:

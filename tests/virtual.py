@@ -18,6 +18,7 @@ from random import Random
 from typing import Any, ParamSpec, Protocol, TypeVar, TypeVarTuple
 
 from starfish_outbox import QueueLockedError
+from starfish_outbox.caches.adapter import ForeignWriteError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -304,13 +305,19 @@ class LockedCache:
         self._seen: dict[str, str | None] = {}
 
     async def get_item(self, key: str) -> str | None:
-        return await self.thread.run(self._get, key)
+        raise AssertionError("an owner reads by read_owned")
 
     async def set_item(self, key: str, value: str) -> None:
-        await self.thread.run(self._set, key, value)
+        raise AssertionError("an owner writes by write_owned")
 
     async def remove_item(self, key: str) -> None:
         raise AssertionError("the queue never removes a key")
+
+    async def read_owned(self, key: str) -> str | None:
+        return await self.thread.run(self._get, key)
+
+    async def write_owned(self, key: str, value: str) -> None:
+        await self.thread.run(self._set, key, value)
 
     async def changed(self, key: str) -> bool:
         return await self.thread.run(lambda: self.disk.texts.get(key) != self._seen.get(key))
@@ -339,6 +346,8 @@ class LockedCache:
         fate = self._fail("write", "before")
         if self.disk.locks.get(key) is not self:
             self.disk.broken(f"{key} is written without its lock")
+        if self.disk.texts.get(key) != self._seen.get(key):
+            raise ForeignWriteError(f"{key} was written by somebody else")
         self.disk.put(key, value)
         self._seen[key] = value
         if fate == "after":

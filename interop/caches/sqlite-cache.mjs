@@ -9,7 +9,7 @@
 
 import Database from "better-sqlite3";
 import { randomBytes } from "node:crypto";
-import { lstatSync, mkdirSync, readdirSync, realpathSync } from "node:fs";
+import { lstatSync, mkdirSync, readdirSync, realpathSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { OwnerLock, QueueLockedError } from "./owner.mjs";
@@ -44,7 +44,7 @@ export class SqliteCache {
       }
       this.#connection = connect(realpathSync(path));
     } catch (error) {
-      this.#lock.release({ remove: true });
+      this.#leave();
       throw error;
     }
   }
@@ -82,15 +82,29 @@ export class SqliteCache {
   /** Be an owner no more. */
   close() {
     this.#connection.close();
-    this.#lock.release({ remove: true });
+    this.#leave();
   }
 
   #register() {
-    mkdirSync(this.#owners, { mode: 0o700, recursive: true });
-    do {
+    for (;;) {
+      mkdirSync(this.#owners, { mode: 0o700, recursive: true });
       const name = join(this.#owners, randomBytes(16).toString("hex"));
       this.#lock = new OwnerLock(`${name}.lock`, `${name}.owner`);
-    } while (!this.#lock.acquire());
+      try {
+        if (this.#lock.acquire()) return;
+      } catch (error) {
+        if (error.code !== "ENOENT") throw error; // the last owner left, and took the directory along
+      }
+    }
+  }
+
+  #leave() {
+    this.#lock.release({ remove: true });
+    try {
+      rmdirSync(this.#owners);
+    } catch (error) {
+      if (!["ENOTEMPTY", "EEXIST", "ENOENT"].includes(error.code)) throw error; // others are in it
+    }
   }
 
   #replace(key, text) {
@@ -98,7 +112,7 @@ export class SqliteCache {
     if (this.#unread.has(key)) throw new Error(`"${key}" could not be read, so it is not written over`);
     this.#connection
       .transaction(() => {
-        // Inside the transaction: whoever opens the file from now on waits, and reads what we wrote.
+        // An exclusive transaction keeps readers out as well: whoever joins from now on waits, and reads what we wrote.
         const [other] = SET_ASIDE.test(key) ? [] : this.#others();
         if (other !== undefined) throw new QueueLockedError(`"${key}" is open in ${other || "another process"}`, other);
         if (this.#seen.has(key) && this.#seen.get(key) !== this.#text(key)) {
@@ -108,7 +122,7 @@ export class SqliteCache {
         this.#connection.prepare("DELETE FROM keys WHERE key = ?").run(key);
         if (text !== null) this.#connection.prepare("INSERT INTO keys (key, text) VALUES (?, ?)").run(key, text);
       })
-      .immediate();
+      .exclusive();
     this.#seen.set(key, text);
   }
 

@@ -76,6 +76,7 @@ class AdaptedStore:
         self._cache = cache
         self._owned = cache if isinstance(cache, OwnedCache) else None
         self._keys: dict[str, Array] = {}
+        self._writing: dict[str, asyncio.Task[None]] = {}
         self._turn = Turnstile()
         self._claimants: set[int] = set()
         self._numbers = count(1)
@@ -204,8 +205,8 @@ class AdaptedStore:
 
     async def _write(self, key: str, keyed: Array, *, grows: bool) -> None:
         """One write in flight a key: one that was given up may still go on, and must not land over a later one."""
-        if keyed.writing is not None:
-            await _ended(keyed.writing)
+        if key in self._writing:
+            await _ended(self._writing[key])
         text = keyed.text()
         if grows and self._owned is not None:
             self._owned.check_growth(key, text)
@@ -214,8 +215,9 @@ class AdaptedStore:
             store = self._owned.write_owned if self._owned is not None else self._cache.set_item
             await settled(store(key, text))
 
-        keyed.writing = asyncio.ensure_future(write())
-        await asyncio.shield(keyed.writing)
+        # By key, not with what is known of it: it may outlast the queue's hold on the key.
+        self._writing[key] = asyncio.ensure_future(write())
+        await asyncio.shield(self._writing[key])
         keyed.stored = text
 
     async def _get(self, key: str, *, own: bool = False) -> str | None:
@@ -313,7 +315,7 @@ class AdaptedStore:
     def abandon_in_child(self) -> None:
         """After a fork, in the child: keys are the parent's, and the lock may have been held at that moment."""
         self._turn = Turnstile()
-        self._keys = {}
+        self._keys, self._writing = {}, {}
         self._claimants = set()
         self.owner = new_owner()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,6 @@ class Array:
         moved: old numbers of entries that had to move to a new one, for drains that know the old.
         suspect: an interrupted write may have left this and the cache apart: read again before the next change.
         epoch: how often the truth was replaced as a whole.
-        writing: the last write, perhaps one that was given up and still goes on.
     """
 
     state: State = field(default_factory=State)
@@ -36,7 +34,6 @@ class Array:
     moved: dict[int, int] = field(default_factory=dict)
     suspect: bool = False
     epoch: int = 0
-    writing: asyncio.Task[None] | None = None
 
     def put(self, seq: int, entry: StoredEntry | None) -> StoredEntry | None:
         """As ``State.put``, the text kept beside it."""

@@ -24,12 +24,14 @@ class Expected:
     Attributes:
         entries: the JSON text of all entries after it.
         text: the stored text after it, or None.
+        written: whether the array was written, be it as it was.
         value: what it returns (of a drain: how many were sent and parked).
         sends: ids in the order in which they were sent.
     """
 
     entries: str
     text: str | None
+    written: bool
     value: Any = None
     sends: list[str] = field(default_factory=list)
 
@@ -83,7 +85,7 @@ class Model:
         elif found is not None:
             self._change(op, found, request)
         entries = encode_foreign(self._entries)
-        return Expected(entries, entries if writes else self._text, value, self._sends)
+        return Expected(entries, entries if writes else self._text, writes, value, self._sends)
 
     def _released(self, entry: dict[str, Any]) -> dict[str, Any]:
         """An entry as hydrate reads it: who claimed it is gone."""
