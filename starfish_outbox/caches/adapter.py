@@ -217,6 +217,7 @@ class AdaptedStore:
 
         # By key, not with what is known of it: it may outlast the queue's hold on the key.
         self._writing[key] = asyncio.ensure_future(write())
+        self._writing[key].add_done_callback(_retrieve)
         await asyncio.shield(self._writing[key])
         keyed.stored = text
 
@@ -333,6 +334,12 @@ def adapted(cache: LocalCache) -> AdaptedStore:
     if store is None:
         store = _stores[identity] = AdaptedStore(cache)
     return store
+
+
+def _retrieve(write: asyncio.Task[None]) -> None:
+    """The error of a write that was given up was reported when it was."""
+    if not write.cancelled():
+        write.exception()
 
 
 async def _ended(write: asyncio.Task[None]) -> None:

@@ -20,9 +20,12 @@ Note: TypeAlias = Callable[[str], None]
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing; the write lock is taken first, so that what is read inside is what is changed."""
-    connection.execute("BEGIN IMMEDIATE")
+def transaction(connection: sqlite3.Connection, *, exclusive: bool = False) -> Iterator[None]:
+    """All or nothing; the write lock is taken first, so that what is read inside is what is changed.
+
+    ``exclusive``: others cannot even read meanwhile.
+    """
+    connection.execute("BEGIN EXCLUSIVE" if exclusive else "BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")

@@ -328,7 +328,8 @@ class Database:
 
     def _set_text(self, key: str, text: str | None, alone: bool) -> None:
         connection = self._ready()
-        with contents.transaction(connection):  # who opens the file registers before it reads: here the answer holds
+        # Who opens the file registers before it reads: inside, the answer holds.
+        with contents.transaction(connection, exclusive=True):
             others = (["a queue of this process"] if self._members[key] else self._owners.others()) if alone else []
             if others:
                 names = ", ".join(others)
