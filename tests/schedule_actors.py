@@ -129,10 +129,14 @@ class Actors:
         who, id = seat.session, self.random.choice(IDS)
         if who is None:
             return
-        epoch, calls = seat.epoch, self.book.by_id_calls[who, id]
-        if not await seat.queue.claim(id):
-            return
-        meanwhile = seat.epoch != epoch or self.book.by_id_calls[who, id] != calls
+        epoch, before = seat.epoch, self.book.undisturbed(who, id)
+        try:
+            if not await seat.queue.claim(id):
+                return
+        except asyncio.CancelledError:  # given back, unless that cannot be written: then the next hydrate does it
+            self.book.hold(seat, who, id, over=True)
+            raise
+        meanwhile = seat.epoch != epoch or before is None or before != self.book.undisturbed(who, id)
         self.book.hold(seat, who, id, over=meanwhile)
         await self.pause()
         end = self.random.choice(("remove", "remove", "retry", "record_failure", "mark_failed", ""))
@@ -173,7 +177,11 @@ class Actors:
             "record_failure": lambda: queue.record_failure(id, 2),
             "mark_failed": lambda: queue.mark_failed(id),
         }
-        await calls[kind]()
+        try:
+            await calls[kind]()
+        except (CacheError, NotHydratedError):
+            self.book.by_id_over(who, id, call, [])
+            raise
         self.book.by_id_over(who, id, call, acknowledged)
 
     def _nothing_stuck(self, seat: Seat) -> None:

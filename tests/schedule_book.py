@@ -86,7 +86,7 @@ class Hold:
 
 @dataclass(eq=False)
 class ByIdCall:
-    """A ``remove``, ``record_failure`` or ``mark_failed`` under way; it may hit what is enqueued meanwhile."""
+    """A ``remove``, ``record_failure``, ``mark_failed`` or ``retry`` under way; may hit what comes meanwhile."""
 
     kind: str
 
@@ -101,7 +101,7 @@ class Book:
         self.versions: list[Version] = []
         self.of: defaultdict[tuple[str, str], list[Version]] = defaultdict(list)
         self.holds: defaultdict[tuple[str, str], list[Hold]] = defaultdict(list)
-        self.by_id_calls: Counter[tuple[str, str]] = Counter()
+        self._by_id_calls: Counter[tuple[str, str]] = Counter()
         self.passes: list[Pass] = []
         self._open_calls: defaultdict[tuple[str, str], list[ByIdCall]] = defaultdict(list)
         self._on_disk: dict[str, set[int]] = {}
@@ -218,20 +218,22 @@ class Book:
 
     def by_id(self, who: str, id: str, kind: str) -> ByIdCall:
         """A call by id begins: whatever it does, from now on nobody can rely on a bare claim of that id."""
-        self.by_id_calls[who, id] += 1
+        self._by_id_calls[who, id] += 1
         for hold in self.holds[who, id]:
             hold.over = True
         call = ByIdCall(kind)
-        if kind != "retry":
-            self._open_calls[who, id].append(call)
-            for version in self.of[who, id]:
-                self._mark(version, kind)
+        self._open_calls[who, id].append(call)
+        for version in self.of[who, id]:
+            self._mark(version, kind)
         return call
 
+    def undisturbed(self, who: str, id: str) -> int | None:
+        """A number that stays the same as long as nobody makes a call by this id; None while one is under way."""
+        return None if self._open_calls[who, id] else self._by_id_calls[who, id]
+
     def by_id_over(self, who: str, id: str, call: ByIdCall, before: list[Version]) -> None:
-        """It returned; where it was a ``remove``, what was acknowledged ``before`` is gone for good."""
-        if call in self._open_calls[who, id]:
-            self._open_calls[who, id].remove(call)
+        """It returned, or changed nothing; a ``remove`` that returned made sure that those ``before`` are gone."""
+        self._open_calls[who, id].remove(call)
         if call.kind == "remove":
             for version in before:
                 version.removed = True
@@ -251,7 +253,7 @@ class Book:
     def _mark(self, version: Version, kind: str) -> None:
         if kind == "remove":
             version.may_go = True
-        else:
+        elif kind != "retry":
             version.meddled = True
 
     def finish(self) -> None:

@@ -22,6 +22,7 @@ from starfish_outbox import (
 KEYS: Final = ("A", "B")
 IDS: Final = ("p1", "p2", "p3")
 ADAPTER_CACHES: Final = ("cooperative", "threaded", "locked")
+REAL_CACHES: Final = ("file", "sqlite")
 
 NOT_DELIVERED: Final[dict[str, Callable[[], Exception]]] = {
     "offline": lambda: OfflineError("no network"),

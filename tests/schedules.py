@@ -23,11 +23,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from starfish_outbox import LocalCache, SQLiteCache
-from starfish_outbox.caches import OwnedCache, database as databases
+from starfish_outbox import FileCache, LocalCache, SQLiteCache
+from starfish_outbox.caches import OwnedCache, adapter, database as databases
 from tests.schedule_actors import Actors
 from tests.schedule_book import Book
-from tests.schedule_plan import ADAPTER_CACHES, KEYS, REAL, Plan, Process, Rules, Seat
+from tests.schedule_plan import ADAPTER_CACHES, KEYS, REAL, REAL_CACHES, Plan, Process, Rules, Seat
 from tests.virtual import Disk, GatedCache, HungError, LockedCache, VirtualLoop, VirtualThread
 
 MOST_STEPS: Final = 60_000
@@ -53,7 +53,7 @@ class World:
         self.plan = Plan(self.random, caches, self.book.counts)
         self.disk = Disk(lambda key: self.book.stored(key, self.disk.texts[key]), self.book.fail)
         self.loop = VirtualLoop(self.random)
-        self._folder = tempfile.TemporaryDirectory(dir=_memory()) if self.plan.cache == "sqlite" else None
+        self._folder = tempfile.TemporaryDirectory(dir=_memory()) if self.plan.cache in REAL_CACHES else None
         self._end_at: int | None = None
         self._director: asyncio.Task[None] | None = None
 
@@ -67,7 +67,7 @@ class World:
             with self.rules.patched():
                 self._run()
         except (ViolationError, HungError) as error:
-            cache = " --cache sqlite" if self.plan.cache == "sqlite" else ""
+            cache = f" --cache {self.plan.cache}" if self.plan.cache in REAL_CACHES else ""
             replay = f"python -m tests.schedules --seed {self.seed} --rules {self.rules.name}{cache}"
             raise ViolationError(f"{error}\nReplay with: {replay}") from error
         finally:
@@ -146,14 +146,8 @@ class World:
     def _start(self, number: int) -> Process:
         plan = self.plan
         cache: LocalCache
-        if plan.cache == "sqlite":
-            assert self._folder is not None
-            cache = database = SQLiteCache(Path(self._folder.name, "outbox.db"))
-            thread = VirtualThread(plan)
-            thread.loop = self.loop
-            thread.before_job = self._fail_job
-            thread.after_job = lambda: self._read_database(database)
-            database.database._thread = thread  # type: ignore[assignment]  # a thread in virtual time
+        if self._folder is not None:
+            cache = self._real_cache(Path(self._folder.name))
         elif plan.cache == "locked":
             cache = LockedCache(self.disk, plan)
             assert isinstance(cache, OwnedCache)  # a method less, and it would pass for a cache that nobody shares
@@ -169,11 +163,39 @@ class World:
     def _clock(self) -> int:
         return 1_700_000_000_000 + int(self.loop.now * 1000)
 
-    def _fail_job(self) -> None:
-        if self.plan.fate("write") in ("before", "after"):
-            raise sqlite3.OperationalError("disk I/O error")
+    def _real_cache(self, folder: Path) -> SQLiteCache | FileCache:
+        """One of our caches; only its thread lives in virtual time."""
+        thread: Any = VirtualThread(self.plan)
+        thread.loop = self.loop
+        fates: list[str] = []
 
-    def _read_database(self, cache: SQLiteCache) -> None:
+        def before(name: str) -> None:
+            fates.append("ok" if name == "_release" else self.plan.fate("write"))  # giving a lock back fails nowhere
+            if fates[-1] == "before" or (fates[-1] == "after" and self.plan.cache == "sqlite"):
+                raise _failure(cache)
+
+        def after(name: str) -> None:
+            self._read(cache)
+            if fates[-1] == "after":
+                raise _failure(cache)
+
+        cache: SQLiteCache | FileCache
+        if self.plan.cache == "sqlite":
+            cache = SQLiteCache(folder / "outbox.db")
+            cache.database._thread = thread
+        else:
+            cache = FileCache(folder / "files")
+            cache._thread = thread
+        thread.before_job, thread.after_job = before, after
+        return cache
+
+    def _read(self, cache: SQLiteCache | FileCache) -> None:
+        """Put what lies on the real disk on the virtual one, for the book to see."""
+        if isinstance(cache, FileCache):
+            for key in KEYS:
+                if cache.path(key).exists():
+                    self.disk.put(key, cache.path(key).read_text("utf-8"))
+            return
         connection = cache.database._connection
         if connection is None:
             return
@@ -201,6 +223,12 @@ class World:
                 database._connection.close()
                 database._owners._lock.release()
             databases._databases.pop(str(database.path), None)
+        elif isinstance(cache, FileCache):
+            dying: Any = cache._thread
+            dying.die()
+            for lock in cache._locks.values():
+                lock.release()
+            adapter._stores.pop(cache.identity, None)
         elif isinstance(cache, GatedCache):
             cache.die(self.random)
         else:
@@ -214,7 +242,7 @@ class World:
         if isinstance(cache, GatedCache):
             cache.finish_threads(self.random)
         else:
-            thread: Any = cache.database._thread if isinstance(cache, SQLiteCache) else cache.thread
+            thread: Any = cache.thread if isinstance(cache, LockedCache) else _thread_of(cache)
             thread.move(self.loop)
         return process
 
@@ -253,6 +281,14 @@ def quiet_log() -> Iterator[None]:
         log.setLevel(level)
 
 
+def _thread_of(cache: SQLiteCache | FileCache) -> object:
+    return cache.database._thread if isinstance(cache, SQLiteCache) else cache._thread
+
+
+def _failure(cache: SQLiteCache | FileCache) -> Exception:
+    return sqlite3.OperationalError("disk I/O error") if isinstance(cache, SQLiteCache) else OSError(5, "I/O error")
+
+
 def _memory() -> str | None:
     """A directory in memory, where there is one: these schedules ask what SQLite is told, not what a disk does."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -264,7 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Show one schedule, step by step.")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--rules", default="real")
-    parser.add_argument("--cache", choices=("sqlite",))
+    parser.add_argument("--cache", choices=REAL_CACHES)
     arguments = parser.parse_args()
     rules = {rules.name: rules for rules in (REAL, *BROKEN)}[arguments.rules]
     world = World(arguments.seed, rules, (arguments.cache,) if arguments.cache else ADAPTER_CACHES)

@@ -155,6 +155,22 @@ async def test_a_row_that_is_damaged_while_the_queue_is_open_is_set_aside_at_the
     await queue.close()
 
 
+async def test_a_number_that_is_far_too_high_behind_a_hole_does_not_hold_up_a_salvage(
+    tmp_path: Path, zygote: Zygote
+) -> None:
+    """Between the hole and that number lie more numbers than can ever be tried."""
+    path = tmp_path / "outbox.db"
+    await make_database(path)
+    execute(path, "UPDATE entries SET seq = seq + 9000000000000000000 WHERE id >= '0029'")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"plot 28 ") // PAGE * PAGE
+    data[at : at + 100] = b"\xff" * 100
+    path.write_bytes(data)
+    worker = started(zygote, tmp_path)
+    worker.tell("open")
+    assert ENTRIES - 30 < len(worker.expect("open")[0]) < ENTRIES
+
+
 # What is not ours to repair
 
 

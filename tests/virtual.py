@@ -131,15 +131,20 @@ class Weather(Protocol):
 
 
 class VirtualThread:
-    """Stands in for the one thread of a store: functions run whole, in order, off the loop, some time later."""
+    """Stands in for the one thread of a store: functions run whole, in order, off the loop, some time later.
+
+    Attributes:
+        before_job: called with each function's name; what it raises is raised in its place.
+        after_job: the same when it has run.
+    """
 
     def __init__(self, weather: Weather) -> None:
         self.loop: VirtualLoop | None = None
-        self.before_job: Callable[[], None] = lambda: None
-        self.after_job: Callable[[], None] = lambda: None
+        self.before_job: Callable[[str], None] = lambda _: None
+        self.after_job: Callable[[str], None] = lambda _: None
         self.dead = False
         self._weather = weather
-        self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._jobs: deque[tuple[Future[Any], str, Callable[[], Any]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
@@ -147,7 +152,7 @@ class VirtualThread:
         if self.dead:
             future.set_exception(OSError(5, "the process is dead"))
             return future
-        self._jobs.append((future, partial(function, *args, **kwargs)))
+        self._jobs.append((future, function.__name__, partial(function, *args, **kwargs)))
         self.wake()
         return future
 
@@ -174,20 +179,20 @@ class VirtualThread:
         self._timer = None
         if not self._jobs:
             return
-        future, job = self._jobs.popleft()
+        future, name, job = self._jobs.popleft()
         if future.set_running_or_notify_cancel():
             loop = asyncio.get_running_loop()
             asyncio._set_running_loop(None)  # a thread sees no running loop
             try:
-                self.before_job()
+                self.before_job(name)
                 result = job()
+                self.after_job(name)
             except BaseException as error:  # noqa: BLE001  # as an executor does
                 future.set_exception(error)
             else:
                 future.set_result(result)
             finally:
                 asyncio._set_running_loop(loop)
-            self.after_job()
         self.wake()
 
 

@@ -174,7 +174,7 @@ class Database:
         with self.gate:
             try:
                 return function(*args)
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if not _is_damage(error):
                     raise
                 self._close()
@@ -184,7 +184,7 @@ class Database:
     def _salvaged(self, function: Callable[..., R], *args: Any) -> R:
         try:
             return function(*args)  # another process may have salvaged it meanwhile
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not _is_damage(error):
                 raise
             self._close()
@@ -363,10 +363,16 @@ def _sha256(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
-    if isinstance(error, rows.DamagedError):
+def _is_damage(error: Exception) -> bool:
+    """Whether the file is damaged.
+
+    Our statements are constant: a plain error can only come from a damaged schema. Where SQLite's message quotes a
+    damaged name, the sqlite3 module cannot even decode it.
+    """
+    if isinstance(error, rows.DamagedError | UnicodeDecodeError):
         return True
-    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+    name = getattr(error, "sqlite_errorname", "")
+    return name == "SQLITE_ERROR" or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
 
 _databases: Final[WeakValueDictionary[str, Database]] = WeakValueDictionary()

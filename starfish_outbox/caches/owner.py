@@ -229,7 +229,10 @@ class Owners:
             if self._lock is not None and path == self._lock.path:
                 continue
             if is_held(path, remove=True):
-                found.append(_note(path).read_text("utf-8") if _note(path).exists() else "another process")
+                try:
+                    found.append(_note(path).read_text("utf-8"))
+                except FileNotFoundError:  # just made, or just given up
+                    found.append("another process")
             else:
                 _note(path).unlink(missing_ok=True)
         return found
@@ -238,8 +241,15 @@ class Owners:
     def repairing(self) -> Iterator[None]:
         """For work on the whole store: one process at a time; who joins meanwhile waits until it is over."""
         lock = OwnerLock(self._repair)
-        self.directory.mkdir(mode=0o700, exist_ok=True)
-        if not _wait_for(lock.acquire):
+
+        def acquired() -> bool:
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+            try:
+                return lock.acquire()
+            except FileNotFoundError:  # the last owner left, and took the directory along
+                return False
+
+        if not _wait_for(acquired):
             raise QueueLockedError(f"another process repairs {self.directory} and does not end")
         self._repairs = True
         try:

@@ -132,7 +132,8 @@ def _hidden(damaged: sqlite3.Connection) -> tuple[int, int]:
         return (0, 0)
     lowest = from_front[-1] + 1 if from_front else 1
     given = max((int(seq) for (seq,) in _rows(damaged, "SELECT seq FROM sqlite_sequence")), default=0)
-    return lowest, from_back[-1] if from_back else min(given, lowest + _MOST_PROBES) + 1
+    highest = from_back[-1] if from_back else given + 1
+    return lowest, min(highest, lowest + _MOST_PROBES)  # a damaged number may be far too high
 
 
 def _rows(damaged: sqlite3.Connection, statement: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
