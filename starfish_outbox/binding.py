@@ -131,10 +131,10 @@ class Binding:
         self.attach()
         future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
         future.add_done_callback(_retrieve)
-        self._waiting.append((ops, future))
-        if not self._flushing():
+        if not self._flushing():  # first, so that Ctrl-C between the two leaves nothing waiting without a flusher
             self._flusher = asyncio.get_running_loop().create_task(self._flush())
             self._flusher.add_done_callback(self._flushed)
+        self._waiting.append((ops, future))
         return future
 
     @contextmanager

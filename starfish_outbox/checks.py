@@ -11,12 +11,21 @@ from starfish_outbox.jsontext import MAX_SAFE_INTEGER
 _RESERVED: Final = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)\Z")
 
 
+def check_limit(name: str, value: object) -> None:
+    """Raises unless it is None or a whole number of at least 1."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is a whole number, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} is at least 1, not {value}")
+
+
 def check_max_attempts(value: object) -> None:
     """Raises unless it is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"max_attempts is a whole number, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"max_attempts is at least 1, not {value}")
+    if value is None:
+        raise TypeError("max_attempts is a whole number, not None")
+    check_limit("max_attempts", value)
 
 
 def check_key(key: object) -> None:
@@ -32,7 +41,10 @@ def check_key(key: object) -> None:
 def check_id_type(id: object) -> None:
     """Raises unless it is a string: another program may have stored an id that we would not accept as new."""
     if not isinstance(id, str):
-        raise TypeError(f"an id is a string, not {type(id).__name__}: other languages compare other types differently")
+        raise TypeError(
+            f"an id is a string, not {type(id).__name__} (languages compare other types differently): use str(id), or "
+            "content_id(item)"
+        )
 
 
 def check_id(id: str) -> None:

@@ -49,7 +49,7 @@ class DrainResult:
         left: entries still queued.
         retry_after: seconds the server asked to wait, or None.
         superseded: sends whose entry was removed, retried or parked meanwhile, so that nothing was recorded.
-        reason: what stopped the pass, in words.
+        reason: what stopped the pass, or else the last failure of a send, in words.
     """
 
     sent: int
@@ -108,7 +108,9 @@ async def drain_outbox(
     """
     check_max_attempts(max_attempts)
     if not callable(send):
-        raise TypeError("send is a function that takes an entry")
+        raise TypeError(f"send is a function that takes an entry, not {type(send).__name__}")
+    if on_progress is not None and not callable(on_progress):
+        raise TypeError(f"on_progress is a function, not {type(on_progress).__name__}")
     if inspect.iscoroutinefunction(on_progress):
         raise TypeError("on_progress is a plain function: nobody would await it")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
@@ -122,7 +124,7 @@ async def drain_outbox(
             )
     binding = await queue.bound_or_none()
     if binding is None:
-        return DrainResult(0, 0)
+        return DrainResult(0, 0, "switched", reason="the queue is bound to no identity: nothing was looked at or sent")
     claimant = Claimant(binding.store, "drain", queue.now_ms)
     rule = classify or default_rule
     run = _Pass(binding, claimant, send, queue.now_ms, max_attempts, limit, timeout, on_progress, rule)
@@ -161,6 +163,7 @@ class _Pass:
     silent: int = 0
     done: int = 0
     total: int = 0
+    trouble: str = ""
 
     async def run(self) -> DrainResult:
         await self.binding.refresh()
@@ -190,6 +193,7 @@ class _Pass:
                 self._count(last, (await self._apply([_update(last)]))[0])
         if self.silent and self.result.stopped == "finished":
             self._stop("unacked", "no answer came back")
+        self.result.reason = self.result.reason or self.trouble
         self.result.left = self.binding.state.counts().queued
         return self.result
 
@@ -276,6 +280,7 @@ class _Pass:
             # An entry that was asked twice, the second time without reaching anybody, may have arrived the first time.
             return _Settlement(entry, transitions.release(token, maybe_sent_ms=entry.maybe_sent_ms), verdict)
         self.silent = 0
+        self.trouble = reason
         if verdict == "rejected":
             return _Settlement(
                 entry, transitions.park(token, last_error, maybe_sent_ms=entry.maybe_sent_ms), "failed", "failed?"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -12,7 +12,7 @@ from starfish_outbox import codec, transitions
 from starfish_outbox.binding import Binding
 from starfish_outbox.caches import LocalCache, store_of
 from starfish_outbox.caches.base import Insert, Op, Outcome, Update, wall_clock_ms
-from starfish_outbox.checks import check_id, check_id_type, check_key, check_max_attempts, check_ts
+from starfish_outbox.checks import check_id, check_id_type, check_key, check_limit, check_max_attempts, check_ts
 from starfish_outbox.entry import FAILED, QUEUED, SENDING, OutboxEntry, StoredEntry
 from starfish_outbox.errors import ItemError, NotHydratedError, OutboxFullError
 from starfish_outbox.jsontext import encode_item
@@ -80,6 +80,9 @@ class OutboxQueue(Generic[T]):
         max_bytes: int | None = None,
         write_timeout: float | None = None,
     ) -> None:
+        limits = {"max_item_bytes": max_item_bytes, "max_depth": max_depth, "max_entries": max_entries}
+        for name, value in {**limits, "max_bytes": max_bytes}.items():
+            check_limit(name, value)
         self._store = store_of(cache)
         self._clock = clock or wall_clock_ms
         self._default = default
@@ -239,8 +242,13 @@ class OutboxQueue(Generic[T]):
             As ``enqueue``; every pair is checked before the first is added.
         """
         binding = await self._bound()
+        if isinstance(pairs, Mapping):
+            raise TypeError("enqueue_many takes pairs of id and item; of a mapping, pass mapping.items()")
         entries = []
-        for id, item in pairs:
+        for number, pair in enumerate(pairs):
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise TypeError(f"enqueue_many takes pairs of id and item; number {number} is {type(pair).__name__}")
+            id, item = pair
             check_id(id)
             entries.append(self._entry(id, self._encode(id, item), None))
         if not entries:
@@ -320,7 +328,9 @@ class OutboxQueue(Generic[T]):
     async def _bound(self) -> Binding:
         binding = await self.bound_or_none()
         if binding is None:
-            raise NotHydratedError("the queue is bound to no identity (any more); call: await queue.hydrate(key)")
+            raise NotHydratedError(
+                "the queue is bound to no identity (any more): await hydrate(key), or open it anew with open_outbox"
+            )
         return binding
 
     def _turn_to(self, key: str | None) -> None:

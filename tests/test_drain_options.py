@@ -372,7 +372,7 @@ async def test_a_send_may_use_the_queue_and_drain_it_again(place: Place, opened:
 
 async def test_an_unhydrated_queue_drains_nothing(place: Place) -> None:
     result = await drain_outbox(OutboxQueue[Any](place.cache), arrives)
-    assert (result, result.stopped, result.left) == (DrainResult(0, 0), "finished", 0)
+    assert (result, result.stopped, result.left) == (DrainResult(0, 0), "switched", 0)
 
 
 async def test_a_pass_that_ends_with_silence_says_so(place: Place, opened: Opener) -> None:

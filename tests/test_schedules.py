@@ -11,13 +11,15 @@ import pytest
 
 from tests.broken_rules import BROKEN
 from tests.reporting import report
-from tests.schedule_plan import REAL, Rules
+from tests.schedule_plan import REAL, REAL_CACHES, Rules
 from tests.schedules import ViolationError, World, quiet_log
 
-SCHEDULES = 3_000
+SCHEDULES = 4_000
 PROVEN = 20_000
-SQLITE_SCHEDULES = 250
-SQLITE_PROVEN = 2_000
+REAL_SCHEDULES = 250
+"""On each of our caches on real files (in memory, where there is such a directory)."""
+
+REAL_PROVEN = 3_000
 CONTROL_SCHEDULES = 2_000
 """Within so many each broken variant must be found; most are in the first fifty."""
 
@@ -73,14 +75,20 @@ def test_no_schedule_loses_doubles_or_leaks_an_entry() -> None:
     check_and_report(run(SCHEDULES), SCHEDULES, LEAST | LEAST_ON_THE_ADAPTER, "caches through the adapter")
 
 
-def test_no_schedule_on_sqlite_loses_doubles_or_leaks_an_entry() -> None:
-    check_and_report(run(SQLITE_SCHEDULES, ("sqlite",)), SQLITE_SCHEDULES, LEAST, "SQLite on a virtual thread")
+@pytest.mark.parametrize("cache", REAL_CACHES)
+def test_no_schedule_on_real_files_loses_doubles_or_leaks_an_entry(cache: str) -> None:
+    check_and_report(run(REAL_SCHEDULES, (cache,)), REAL_SCHEDULES, LEAST, f"{cache} on a virtual thread")
 
 
 @pytest.mark.proof
 def test_twenty_thousand_schedules() -> None:
     check_and_report(run(PROVEN), PROVEN, LEAST | LEAST_ON_THE_ADAPTER, "caches through the adapter")
-    check_and_report(run(SQLITE_PROVEN, ("sqlite",)), SQLITE_PROVEN, LEAST, "SQLite on a virtual thread")
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("cache", REAL_CACHES)
+def test_thousands_of_schedules_on_real_files(cache: str) -> None:
+    check_and_report(run(REAL_PROVEN, (cache,)), REAL_PROVEN, LEAST, f"{cache} on a virtual thread")
 
 
 def test_one_seed_is_one_schedule() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from typing import Any, Protocol, runtime_checkable
@@ -154,7 +154,8 @@ class AdaptedStore:
     async def left(self, key: str) -> None:
         """See ``EntryStore``."""
         if self._owned is not None:
-            await self._owned.changed(key)  # comes after the release on the cache's thread
+            with suppress(OSError):  # what the file is like does not matter any more
+                await self._owned.changed(key)  # comes after the release on the cache's thread
 
     async def refresh(self, key: str, member: Member) -> None:
         """See ``EntryStore``. A claim that is taken back is written with the next change, as a hydrate's would be."""

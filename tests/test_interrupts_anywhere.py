@@ -1,0 +1,32 @@
+"""Ctrl-C at every call of an enqueue and of a drain, and then the same loop or another one goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.reporting import report
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("loop", ["lives", "is closed"])
+@pytest.mark.parametrize("what", ["enqueue", "drain"])
+@pytest.mark.parametrize("kind", ["memory", "file", "sqlite"])
+def test_ctrl_c_at_any_call_neither_loses_nor_blocks_anything(kind: str, what: str, loop: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.interrupt_sweep", kind, what, loop, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stdout[-1000:]) == (0, done.stdout), done.stderr[-1000:]
+    words = done.stdout.split()
+    assert words[:2] == ["struck", "at"], done.stdout
+    report(f"{kind}: Ctrl-C at {words[2]} calls of one {what}; then the loop {loop}", tmp_path)
+    assert int(words[2]) >= 50
