@@ -66,7 +66,7 @@ class Binding:
         self._users = 0
         self._pid = os.getpid()
         self._member = Member(now_ms, self._absorb, self._reload)
-        self._leave = finalize(self, store.leave, key, self._member)
+        self._leave = finalize(self, store.leave, key, self._member, collected=True)
         self._leave.atexit = False
         self.bare = Claimant(store, "bare", now_ms)
 
@@ -161,8 +161,9 @@ class Binding:
         await self.store.left(self.key)
 
     def _let_go(self) -> None:
-        if self.detached and not self._users and not self._waiting and not self._flushing():
-            self._leave()
+        idle = not self._users and not self._waiting and not self._flushing()
+        if self.detached and idle and self._leave.detach() is not None:
+            self.store.leave(self.key, self._member)
 
     def _flushing(self) -> bool:
         return self._flusher is not None and not self._flusher.done()

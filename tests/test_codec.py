@@ -110,8 +110,7 @@ def test_the_reader_form_accepts_what_is_read_without_a_word() -> None:
     @given(text=entry_texts() | entry_texts() | one_odd_value | values.map(encode_foreign))
     def compare(text: str) -> None:
         reading = codec.read(f"[{text}]")
-    assert seen["valid, silent"] > EXAMPLES // 40, seen
-    assert seen["invalid, said"] > EXAMPLES // 40, seen
+        assert reading.damage is None
         silent = not reading.notes and not reading.rejected
         value = decode(text)
         valid = READER.is_valid([value])

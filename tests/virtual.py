@@ -330,7 +330,7 @@ class LockedCache:
     async def acquire(self, key: str) -> None:
         await self.thread.run(self._acquire, key)
 
-    def release(self, key: str) -> None:
+    def release(self, key: str, *, now: bool = False) -> None:
         self.thread.submit(self._release, key)
 
     def check_growth(self, key: str, text: str) -> None:

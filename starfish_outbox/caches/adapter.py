@@ -52,8 +52,8 @@ class OwnedCache(LocalCache, Protocol):
     async def acquire(self, key: str) -> None:
         """Own the key, or raise ``QueueLockedError``."""
 
-    def release(self, key: str) -> None:
-        """Give the key back."""
+    def release(self, key: str, *, now: bool = False) -> None:
+        """Give the key back, after what still runs; ``now``: at once, without waiting for any lock."""
 
     def check_growth(self, key: str, text: str) -> None:
         """Raise ``CacheWriteError`` when a text with more entries than before is too long."""
@@ -140,7 +140,7 @@ class AdaptedStore:
         keyed = self._keys.get(key)
         return list(keyed.notes) if keyed else []
 
-    def leave(self, key: str, member: Member) -> None:
+    def leave(self, key: str, member: Member, *, collected: bool = False) -> None:
         """See ``EntryStore``."""
         keyed = self._keys.get(key)
         if keyed is None or member not in keyed.members:
@@ -149,7 +149,7 @@ class AdaptedStore:
         if not keyed.members:
             del self._keys[key]
             if self._owned is not None:
-                self._owned.release(key)
+                self._owned.release(key, now=collected)
 
     async def left(self, key: str) -> None:
         """See ``EntryStore``."""

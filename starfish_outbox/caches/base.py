@@ -182,8 +182,11 @@ class EntryStore(Protocol):
     async def was_sent(self, key: str, id: str) -> bool:
         """Whether the ledger knows this id as delivered; False where no ledger is kept."""
 
-    def leave(self, key: str, member: Member) -> None:
-        """The member needs the key no more; the last one gives it back."""
+    def leave(self, key: str, member: Member, *, collected: bool = False) -> None:
+        """The member needs the key no more; the last one gives it back.
+
+        ``collected``: called by the garbage collector, in the middle of anything: no lock of others may be waited for.
+        """
 
     async def left(self, key: str) -> None:
         """Returns when a key that was left is really given back."""

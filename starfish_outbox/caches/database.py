@@ -54,7 +54,7 @@ class Database:
         self._close_dropped: finalize[..., Database] | None = None
         # Held inside SQLite, and by a fork: what SQLite knows of locks is copied into the child and never forgotten.
         self.gate = threading.Lock()
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._members: dict[str, list[Member]] = defaultdict(list)
         self._notes: dict[str, list[str]] = defaultdict(list)
         self._claimants: set[int] = set()
@@ -111,7 +111,7 @@ class Database:
         """See ``EntryStore``."""
         return await self._thread.run(self._guarded, self._was_sent, key, id)
 
-    def leave(self, key: str, member: Member) -> None:
+    def leave(self, key: str, member: Member, *, collected: bool = False) -> None:
         """See ``EntryStore``."""
         with self._mutex:
             member.left = True
@@ -151,7 +151,7 @@ class Database:
             self._close_dropped.detach()
         self._connection = None
         self._owners.abandon_in_child()
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._claimants = set()
         for members in self._members.values():
             for member in members:

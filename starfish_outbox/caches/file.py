@@ -140,9 +140,12 @@ class FileCache:
         """
         await self._thread.run(self._acquire, key)
 
-    def release(self, key: str) -> None:
+    def release(self, key: str, *, now: bool = False) -> None:
         """See ``OwnedCache``. On the cache's thread, so that it comes after the writes that still run."""
-        self._thread.submit(self._release, key)
+        if now:
+            self._release(key)
+        else:
+            self._thread.submit(self._release, key)
 
     def close(self) -> None:
         """End the thread; it starts again when the cache is used again. Keys are given back by their queues."""
