@@ -154,8 +154,10 @@ def test_damage_within_one_entry_costs_no_other(items: list[Any], which: int, cu
     target = elements[which]
     start = 1 + cut[0] % (len(target) - 1)
     end = min(len(target) - 1, start + cut[1])
-    damaged = [*elements[:which], target[:start] + other + target[end:], *elements[which + 1 :]]
-    reading = codec.read(f"[{','.join(damaged)}]")
+    edited = target[:start] + other + target[end:]
+    # An array left open takes in what follows: nobody can say whether that was an entry or lay in an item.
+    assume(edited.count("[") - edited.count("]") <= target.count("[") - target.count("]"))
+    reading = codec.read(f"[{','.join([*elements[:which], edited, *elements[which + 1 :]])}]")
     found = {stored.id: codec.encode_entry(stored) for stored in reading.entries}
     for number, text in enumerate(elements):
         if number != which:

@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+from unittest import TestCase
 
 import pytest
 from hypothesis import HealthCheck, settings, strategies as st
@@ -389,13 +390,23 @@ class SQLiteModel(QueueModel):
             entry.orphaned = entry.claimed_ms is not None
 
 
-_SLOW_IS_FINE = [HealthCheck.too_slow]
+class LongQueueModel(QueueModel):
+    """The same machine, run for longer."""
 
-TestQueueModel = QueueModel.TestCase
-TestQueueModel.settings = settings(
-    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=_SLOW_IS_FINE
-)
-TestSQLiteModel = SQLiteModel.TestCase
-TestSQLiteModel.settings = settings(
-    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=_SLOW_IS_FINE
-)
+
+class LongSQLiteModel(SQLiteModel):
+    """The same machine, run for longer."""
+
+
+def _case(machine: type[QueueModel], examples: int) -> type[TestCase]:
+    case: type[Any] = machine.TestCase
+    case.settings = settings(max_examples=examples, stateful_step_count=30, deadline=None, suppress_health_check=_SLOW)
+    return case
+
+
+_SLOW = [HealthCheck.too_slow]  # a store that waits for a disk draws its examples no faster than the disk allows
+
+TestQueueModel = _case(QueueModel, 150)
+TestSQLiteModel = _case(SQLiteModel, 15)
+TestQueueModelForLong = pytest.mark.proof(_case(LongQueueModel, 3_000))
+TestSQLiteModelForLong = pytest.mark.proof(_case(LongSQLiteModel, 300))
