@@ -34,6 +34,10 @@ def check_key(key: object) -> None:
         raise TypeError(f"a cache key is a string, not {type(key).__name__}")
     if not key:
         raise ValueError("the cache key is empty; choose one for each identity")
+    try:
+        key.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the cache key {key!r} holds a lone surrogate, which is no Unicode text") from error
     if _RESERVED.search(key):
         raise ValueError(f"{key!r} names a quarantine; choose another cache key")
 

@@ -162,7 +162,11 @@ def stored(seq: int, data: Mapping[str, Any], notes: list[str], place: str) -> S
     elif isinstance(at, int) and abs(at) > MAX_SAFE_INTEGER:
         notes.append(f"{place}.enqueuedAt is no instant (id {id!r})")
         at = float(at) if abs(at) < 10**300 else 0
+    elif isinstance(at, float):  # as it will be read once it is written: 2.0 is stored as 2
+        at = decode(encode_number(at))
     status = data.get("status", QUEUED)
+    if not isinstance(status, str):
+        status = decode(encode_foreign(status))
     if not isinstance(status, str) or status not in (QUEUED, SENDING, FAILED):
         notes.append(f"{place}.status is unknown: kept, never drained (id {id!r})")
     optional = {name: data[name] for name in _FIELDS[5:] if name in data}

@@ -115,6 +115,7 @@ ELEMENTS: Final[dict[str, Element]] = {
     "R6-enqueuedAt-NaN": damaged(spelled(enqueuedAt="NaN"), "NaN"),
     "R7-enqueuedAt-missing": guessed(compact(entry(enqueuedAt=...)), "$[1].enqueuedAt is missing", enqueuedAt=0),
     "R7-enqueuedAt-fraction": clean(spelled(enqueuedAt="1700000000000.75"), enqueuedAt=1700000000000.75),
+    "R7-enqueuedAt-2.0": clean(spelled(enqueuedAt="2.0"), spelled(enqueuedAt="2"), enqueuedAt=2),
     "R7-enqueuedAt-digits": guessed(
         spelled(enqueuedAt='"1700000000000"'), "$[1].enqueuedAt is no number", enqueuedAt=1700000000000
     ),
@@ -135,6 +136,10 @@ ELEMENTS: Final[dict[str, Element]] = {
         )
         for name, status in {"null": None, "number": 1, "array": ["queued"]}.items()
     },
+    # A number is a double: what was 2.0 reads as 2 from the first moment, as it will after it was written.
+    "R9-status-double": Element(
+        spelled(status="2.0"), (entry(status=2),), spelled(status="2"), "$[1].status is unknown: kept", closed=False
+    ),
     "R9-status-lone-surrogate": Element(
         spelled(status='"\\uD800"'),
         (entry(status="\ud800"),),

@@ -22,7 +22,7 @@ from starfish_outbox import (
 from starfish_outbox.jsontext import encode_foreign
 from starfish_outbox.schema import schema
 from tests.conftest import KEY, ManualClock, Opener, Place
-from tests.reading_cases import ELEMENTS, HARMLESS, NO_ARRAYS, ONE, TWO, WHOLES, Element, Whole, entry, numbered
+from tests.reading_cases import ELEMENTS, HARMLESS, NO_ARRAYS, ONE, TWO, WHOLES, Element, Whole, entry, numbered, same
 
 T = TypeVar("T")
 Stringify = Callable[[str], str | None]
@@ -64,7 +64,7 @@ async def test_an_element_is_read_or_set_aside_and_its_neighbours_survive(
     queue = await opened(place.cache)
     expected = [entry(id="one"), *case.read, entry(id="two")]
     assert shown(queue) == expected
-    assert [entry.status for entry in queue.get()] == [data["status"] for data in expected]
+    assert same(shown(queue), expected)
 
     notes = queue.status().set_aside
     if case.said:

@@ -300,3 +300,14 @@ async def test_a_write_that_fails_fails_all_that_share_it_and_none_of_the_next()
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(answer) for answer in answers] == [CacheWriteError, bool, bool]
     assert [entry.id for entry in queue.get()] == ids(cache.texts[KEY]) == ["b", "c"]
+
+
+async def test_a_refused_call_does_not_hide_what_a_later_call_of_the_same_flush_changed(place: Place) -> None:
+    queue = OutboxQueue[Any](place.cache)
+    await queue.hydrate(KEY)
+    await queue.enqueue("a", 1)
+    assert await queue.claim("a")
+    refused, _ = await asyncio.gather(queue.claim("a"), queue.retry("a"))
+    assert refused is False
+    assert [entry.status for entry in queue.get()] == ["queued"]
+    assert (await drain_outbox(queue, lambda _: None)).sent == 1

@@ -247,9 +247,15 @@ class Database:
                 else self._update(connection, key, op, member)
                 for op in ops
             ]
-        # What was refused is news too, but only to the queue that asked: its mirror was behind.
-        self._tell(key, member, [(o.seq, o.entry) for o in outcomes if o.seq is not None and o.applied])
-        member.deliver([(o.seq, o.entry) for o in outcomes if o.seq is not None and not o.applied], own=True)
+        # What was refused is news too, but only to the queue that asked: its mirror was behind. In one delivery and in
+        # the order of the operations: a refusal tells what stood before an operation that came after it.
+        news = [(o.seq, o.entry) for o in outcomes if o.seq is not None]
+        changed = [(o.seq, o.entry) for o in outcomes if o.seq is not None and o.applied]
+        for other in list(self._members[key]):
+            if other is not member and changed:
+                other.deliver(changed, own=False)
+        if news:
+            member.deliver(news, own=True)
         return outcomes
 
     def _insert(self, connection: sqlite3.Connection, key: str, op: Insert, member: Member) -> Outcome:
