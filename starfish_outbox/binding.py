@@ -79,13 +79,8 @@ class Binding:
         self.attach()
         self.bare.close()
         self.bare = Claimant(self.store, "bare", self._now_ms)
-        with self.in_use():
-            try:
-                await self.store.open(self.key, self._member)
-            except CacheError:
-                raise
-            except Exception as error:
-                raise CacheError(f"{self.key!r} could not be read from {self.store.where}: {error}") from error
+        with self.in_use(), self._reading():
+            await self.store.open(self.key, self._member)
         self._member.stale = False
 
     def attach(self) -> None:
@@ -113,12 +108,8 @@ class Binding:
             CacheError: the store cannot be read.
         """
         self.attach()
-        try:
+        with self._reading():
             await self.store.refresh(self.key, self._member)
-        except CacheError:
-            raise
-        except Exception as error:
-            raise CacheError(f"{self.key!r} could not be read from {self.store.where}: {error}") from error
 
     def apply(self, ops: Sequence[Op]) -> asyncio.Future[list[Outcome]]:
         """Hand operations in, now; the future tells what became of them once they are durable, all or none.
@@ -159,6 +150,15 @@ class Binding:
         if self._flusher is not None and self._flushing():
             await asyncio.wait([self._flusher])
         await self.store.left(self.key)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except CacheError:
+            raise
+        except Exception as error:
+            raise CacheError(f"{self.key!r} could not be read from {self.store.where}: {error}") from error
 
     def _let_go(self) -> None:
         idle = not self._users and not self._waiting and not self._flushing()

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
-from starfish_outbox.caches.base import CORRUPT, QUARANTINE
+from starfish_outbox.caches.base import SET_ASIDE
 from starfish_outbox.jsontext import MAX_SAFE_INTEGER
-
-_RESERVED: Final = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)\Z")
 
 
 def check_limit(name: str, value: object) -> None:
@@ -38,7 +33,7 @@ def check_key(key: object) -> None:
         key.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"the cache key {key!r} holds a lone surrogate, which is no Unicode text") from error
-    if _RESERVED.search(key):
+    if SET_ASIDE.search(key):
         raise ValueError(f"{key!r} names a quarantine; choose another cache key")
 
 

@@ -1,4 +1,4 @@
-"""The nouns: an entry as callers see it, as the queue keeps it, who claimed it, and one change to it.
+"""The nouns: an entry as callers see it, as the queue keeps it, and who claimed it.
 
 Nothing here reads a clock, a file or the network.
 """
@@ -139,10 +139,3 @@ class StoredEntry:
     def __repr__(self) -> str:
         """Without the item, which is private data."""
         return f"StoredEntry(seq={self.seq}, id={self.id!r}, status={self.status!r}, {len(self.item)} characters)"
-
-
-class Change(NamedTuple):
-    """What one operation did: ``before`` is None for a new entry, ``after`` is None for a removed one."""
-
-    before: StoredEntry | None
-    after: StoredEntry | None

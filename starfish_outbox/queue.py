@@ -393,13 +393,7 @@ class OutboxQueue(Generic[T]):
         while True:
             reserved = self._reserved
             fresh = [id for id in sizes if id not in reserved and id not in delivered and not binding.state.first(id)]
-            size = sum(sizes[id] for id in fresh)
-            total, used = len(binding.state) + len(reserved), binding.state.bytes + sum(reserved.values())
-            full = ""
-            if fresh and self._max_entries is not None and total + len(fresh) > self._max_entries:
-                full = f"there are {total} entries of at most {self._max_entries}"
-            elif fresh and self._max_bytes is not None and used + size > self._max_bytes:
-                full = f"it needs {size} bytes, and {used} of at most {self._max_bytes} are in use"
+            full = self._is_full(binding, len(fresh), sum(sizes[id] for id in fresh)) if fresh else ""
             if not full:
                 reserved.update({id: sizes[id] for id in fresh})
                 return fresh
@@ -407,6 +401,17 @@ class OutboxQueue(Generic[T]):
             if not known:
                 raise OutboxFullError(f"{binding.key!r}: {fresh[0]!r} was not stored; {full}")
             delivered |= known  # what the ledger knows is not added again
+
+    def _is_full(self, binding: Binding, entries: int, size: int) -> str:
+        """Why there is no room for so many entries and bytes; empty when there is."""
+        total = len(binding.state) + len(self._reserved)
+        if self._max_entries is not None and total + entries > self._max_entries:
+            return f"there are {total} entries of at most {self._max_entries}"
+        if self._max_bytes is not None:
+            used = binding.state.bytes + sum(self._reserved.values())
+            if used + size > self._max_bytes:
+                return f"it needs {size} bytes, and {used} of at most {self._max_bytes} are in use"
+        return ""
 
     async def _change(self, id: str, step: Step) -> None:
         check_id_type(id)

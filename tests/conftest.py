@@ -6,6 +6,8 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 from starfish_outbox import FileCache, LocalCache, MemoryCache, OutboxQueue, SQLiteCache
+from tests.workers.zygote import Zygote
 
 # The same examples in every CI run: a new counterexample belongs on a desk, not in the way of an unchanged tree.
 settings.register_profile("ci", derandomize=True, database=None)
@@ -148,3 +151,23 @@ def stringify() -> Iterator[Callable[[str], str | None]]:
         yield answer
         to_node.close()
         process.wait(timeout=10)
+
+
+@pytest.fixture
+def memory_path(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory, where there is one: for tests with many small transactions, in which no power is cut."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    path = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    """What forks fresh worker processes."""
+    if sys.platform != "linux":
+        pytest.skip("no /proc")  # workers are forked, stopped and watched through it; elsewhere there is none
+    with Zygote() as running:
+        yield running

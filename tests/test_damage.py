@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import sqlite3
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,32 +19,13 @@ from tests.workers.stores import KEY, open_queue
 from tests.workers.zygote import Worker, Zygote
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    if sys.platform != "linux":
-        pytest.skip("workers are forked, stopped and watched through /proc")
-    with Zygote() as running:
-        yield running
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """Where the damaged copies lie: in memory, where that is, since no power is cut here."""
-    if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path
-        return
-    path = Path(tempfile.mkdtemp(dir="/dev/shm"))
-    yield path
-    shutil.rmtree(path)
-
-
 @pytest.mark.parametrize(
     "each", [12, pytest.param(500, marks=[pytest.mark.proof, pytest.mark.timeout(7200)])], ids=["some", "many"]
 )
 async def test_random_damage_is_read_set_aside_or_refused_and_never_believed(
-    place: Path, caplog: pytest.LogCaptureFixture, each: int
+    memory_path: Path, caplog: pytest.LogCaptureFixture, each: int
 ) -> None:
-    data = await make_database(place / "whole.db")
+    data = await make_database(memory_path / "whole.db")
     assert len(data) >= 10 * PAGE
     seed = fresh_seed()
     verdicts = Verdicts()
@@ -56,7 +33,7 @@ async def test_random_damage_is_read_set_aside_or_refused_and_never_believed(
         for name, damage in DAMAGES.items():
             damaged = bytearray(data)
             damage(damaged, Random(f"{seed} {name} {number}"))
-            folder = place / f"{number}"
+            folder = memory_path / f"{number}"
             folder.mkdir()
             path = folder / "outbox.db"
             path.write_bytes(damaged)
@@ -69,7 +46,7 @@ async def test_random_damage_is_read_set_aside_or_refused_and_never_believed(
     report(
         f"seed {seed}: {total} damages of {len(DAMAGES)} kinds: {verdicts}; {verdicts.lost.total()} of "
         f"{total * ENTRIES} entries not salvaged; {len(verdicts.faults)} faults",
-        place,
+        memory_path,
     )
     assert not verdicts.faults, "\n".join(verdicts.faults[:20])
     assert verdicts.seen.total() == total

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,14 +14,6 @@ from tests.workers.stores import KINDS
 from tests.workers.zygote import ROOT, Worker, Zygote
 
 OWNERS: Final = "tests.workers.owners"
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    if sys.platform != "linux":
-        pytest.skip("workers are forked, stopped and watched through /proc")
-    with Zygote() as running:
-        yield running
 
 
 def stranger(zygote: Zygote, kind: str, where: Path) -> Worker:

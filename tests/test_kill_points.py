@@ -7,8 +7,7 @@ take is judged from the recorded order of writes, fsyncs, renames and acknowledg
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,14 +32,6 @@ PROOF: Final = [pytest.mark.proof, pytest.mark.timeout(3600)]
 ALL: Final = 1_000_000
 """More than there are."""
 MADE: Final = "made by the cache"
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    if sys.platform != "linux":
-        pytest.skip("workers are forked, stopped and watched through /proc")
-    with Zygote() as running:
-        yield running
 
 
 @dataclass

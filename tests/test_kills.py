@@ -6,9 +6,7 @@ order of the system calls).
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -23,14 +21,6 @@ from tests.workers.zygote import Zygote
 
 KILLS: Final = 200
 MANY: Final = 3_000
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    if sys.platform != "linux":
-        pytest.skip("workers are forked, stopped and watched through /proc")
-    with Zygote() as running:
-        yield running
 
 
 @dataclass

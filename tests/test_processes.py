@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -24,25 +20,6 @@ from tests.workers.stores import KEY, KINDS, open_queue
 from tests.workers.zygote import Worker, Zygote
 
 OBEY: Final = "tests.workers.owners:obey"
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    if sys.platform != "linux":
-        pytest.skip("workers are forked, stopped and watched through /proc")
-    with Zygote() as running:
-        yield running
-
-
-@pytest.fixture
-def memory_path(tmp_path: Path) -> Iterator[Path]:
-    """A directory in memory, where there is one: kills need no disk, and many small transactions no fsync."""
-    if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path
-        return
-    path = Path(tempfile.mkdtemp(dir="/dev/shm"))
-    yield path
-    shutil.rmtree(path)
 
 
 async def fill(kind: str, where: Path, ids: list[str]) -> None:

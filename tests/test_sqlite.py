@@ -6,8 +6,7 @@ import os
 import re
 import sqlite3
 import stat
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,6 @@ from starfish_outbox.caches import rows
 from tests.workers.owners import states
 from tests.workers.stores import KEY, as_seen, open_queue, run_sql
 from tests.workers.zygote import Zygote
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    if sys.platform != "linux":
-        pytest.skip("workers are forked, stopped and watched through /proc")
-    with Zygote() as running:
-        yield running
 
 
 async def test_the_modes_that_survive_a_power_cut_are_set_and_read_back(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
@@ -105,7 +106,7 @@ class Store:
         """Let go of it."""
 
 
-class Driver:
+class Driver(ABC):
     """Answers requests, one at a time. A subclass says what its package is and does."""
 
     harness: ClassVar = (
@@ -127,9 +128,9 @@ class Driver:
         self.tasks: set[asyncio.Task[None]] = set()
         self.finished: list[dict[str, Any]] = []
 
+    @abstractmethod
     def hello(self) -> dict[str, Any]:
         """Who this is."""
-        raise NotImplementedError
 
     def make_store(self, kind: str, path: str | None) -> Store:
         """The store that an ``open`` request names."""
@@ -137,9 +138,9 @@ class Driver:
             raise UnsupportedError(f"there is no store {kind!r}")
         return Store(self.gates)
 
+    @abstractmethod
     def make_queue(self, cache: Any) -> Any:
         """A queue bound to nothing."""
-        raise NotImplementedError
 
     async def let_go(self) -> None:
         """Let go of the queue and its store."""
@@ -164,9 +165,9 @@ class Driver:
         """What happened, in words that all languages share."""
         return "unsupported" if isinstance(error, UnsupportedError) else "other"
 
+    @abstractmethod
     async def drain_with(self, send: Callable[[Any], Any], options: dict[str, Any]) -> dict[str, Any]:
         """One pass; what it did."""
-        raise NotImplementedError
 
     async def do_hello(self, request: dict[str, Any]) -> Any:
         return self.hello()

@@ -20,6 +20,7 @@ from starfish_outbox.caches.array import Array
 from starfish_outbox.caches.base import (
     CORRUPT,
     QUARANTINE,
+    Claimants,
     Insert,
     LocalCache,
     Member,
@@ -68,18 +69,17 @@ class OwnedCache(LocalCache, Protocol):
         """Whether somebody else wrote the key since its owner last read or wrote it."""
 
 
-class AdaptedStore:
+class AdaptedStore(Claimants):
     """See ``EntryStore``. One for each cache and process; use ``adapted(cache)`` to get it."""
 
     def __init__(self, cache: LocalCache) -> None:
+        super().__init__()
         self.owner = new_owner()
         self._cache = cache
         self._owned = cache if isinstance(cache, OwnedCache) else None
         self._keys: dict[str, Array] = {}
         self._writing: dict[str, asyncio.Task[None]] = {}
         self._turn = Turnstile()
-        self._claimants: set[int] = set()
-        self._numbers = count(1)
         self._seqs = count(1)
 
     @property
@@ -91,16 +91,6 @@ class AdaptedStore:
     def durability(self) -> str:
         """See ``EntryStore``."""
         return str(getattr(self._cache, "durability", "as durable as this cache makes it"))
-
-    def new_claimant(self) -> int:
-        """See ``EntryStore``."""
-        number = next(self._numbers)
-        self._claimants.add(number)
-        return number
-
-    def drop_claimant(self, claimant: int) -> None:
-        """See ``EntryStore``."""
-        self._claimants.discard(claimant)
 
     async def was_sent(self, key: str, id: str) -> bool:
         """See ``EntryStore``: nothing but quarantine lies beside the key, so there is no ledger."""
@@ -120,7 +110,8 @@ class AdaptedStore:
                 if known and self._owned is not None and await self._owned.changed(key):
                     await self._merge(key, keyed, member)
                 else:
-                    await self._read(key, keyed, member)
+                    await self._read(key, keyed, member.now_ms(), quiet=member)
+                    self._free_claims(keyed, member)
             except BaseException:
                 if joins:
                     self.leave(key, member)
@@ -164,7 +155,7 @@ class AdaptedStore:
             if self._owned is not None and await self._owned.changed(key):
                 await self._merge(key, keyed, member)
             if keyed.suspect:
-                await self._read_again(key, keyed, member.now_ms())
+                await self._read(key, keyed, member.now_ms())
             self._free_claims(keyed, member)
             if member.stale:
                 member.stale = False
@@ -175,7 +166,7 @@ class AdaptedStore:
         async with self._alone():
             keyed = self._keyed(key)
             if late or keyed.suspect:
-                await self._read_again(key, keyed, member.now_ms())
+                await self._read(key, keyed, member.now_ms())
             for _ in range(5):
                 undo: list[Seen] = []
                 epoch = keyed.epoch
@@ -260,27 +251,14 @@ class AdaptedStore:
                 return beside
         raise AssertionError("count() ends")
 
-    async def _read(self, key: str, keyed: Array, member: Member) -> None:
-        """The key as the cache has it now; claims that are live here survive."""
-        text = await self._get(key, own=True)
-        if text is not None and text == keyed.stored and not keyed.suspect:
-            self._free_claims(keyed, member)
-            return
-        reading = await self._decode(key, text, member.now_ms())
-        keyed.adopt(text, reading.entries, reading.notes, self._seqs, self._released(member.now_ms()))
-        for other in keyed.members:
-            if other is not member:
-                other.deliver_all(list(keyed.state))
-
-    async def _read_again(self, key: str, keyed: Array, now_ms: int) -> None:
-        """Before a late settlement (another program may have changed or forgotten the key), or when in doubt."""
+    async def _read(self, key: str, keyed: Array, now_ms: int, *, quiet: Member | None = None) -> None:
+        """The key as the cache has it now; claims that are live here survive. ``quiet`` is told by the caller."""
         text = await self._get(key, own=True)
         if text == keyed.stored and not keyed.suspect:
             return
-        entries = [] if text is None else (await self._decode(key, text, now_ms)).entries
-        keyed.adopt(text, entries, keyed.notes, self._seqs, self._released(now_ms))
-        for other in keyed.members:
-            other.deliver_all(list(keyed.state))
+        reading = await self._decode(key, text, now_ms)
+        keyed.adopt(text, reading.entries, reading.notes, self._seqs, self._released(now_ms))
+        _tell_all(keyed, quiet)
 
     async def _merge(self, key: str, keyed: Array, member: Member) -> None:
         """Take in what a program without the lock wrote, and keep what we acknowledged and it did not know.
@@ -297,8 +275,7 @@ class AdaptedStore:
         log.warning("%s", note)
         notes = [*keyed.notes, *reading.notes, note]
         keyed.adopt(text, [*reading.entries, *missing], notes, self._seqs, self._released(now_ms))
-        for other in keyed.members:
-            other.deliver_all(list(keyed.state))
+        _tell_all(keyed)
 
     def _released(self, now_ms: int) -> Callable[[StoredEntry], StoredEntry | None]:
         """A rule: what a claimed entry becomes when its claimer is gone; None while it is not."""
@@ -318,7 +295,7 @@ class AdaptedStore:
         """After a fork, in the child: keys are the parent's, and the lock may have been held at that moment."""
         self._turn = Turnstile()
         self._keys, self._writing = {}, {}
-        self._claimants = set()
+        self._claimants.clear()
         self.owner = new_owner()
 
 
@@ -352,6 +329,13 @@ async def _ended(write: asyncio.Task[None]) -> None:
         await asyncio.wait([write])
     else:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_ended(write), loop))
+
+
+def _tell_all(keyed: Array, quiet: Member | None = None) -> None:
+    entries = list(keyed.state)
+    for member in keyed.members:
+        if member is not quiet:
+            member.deliver_all(entries)
 
 
 def _tell(members: Sequence[Member], own: Member, changes: Sequence[Seen]) -> None:

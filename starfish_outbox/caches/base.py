@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 from weakref import WeakMethod
 
@@ -22,6 +24,8 @@ log: Final = logging.getLogger("starfish_outbox")
 
 QUARANTINE: Final = ".quarantine"
 CORRUPT: Final = ".corrupt."
+SET_ASIDE: Final = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)\Z")
+"""How the keys end under which unreadable text lies."""
 
 
 def wall_clock_ms() -> int:
@@ -190,6 +194,24 @@ class EntryStore(Protocol):
 
     async def left(self, key: str) -> None:
         """Returns when a key that was left is really given back."""
+
+
+class Claimants:
+    """The numbers under which claims of this process are live; both kinds of store keep them alike."""
+
+    def __init__(self) -> None:
+        self._claimants: set[int] = set()
+        self._numbers = count(1)
+
+    def new_claimant(self) -> int:
+        """See ``EntryStore``."""
+        number = next(self._numbers)
+        self._claimants.add(number)
+        return number
+
+    def drop_claimant(self, claimant: int) -> None:
+        """See ``EntryStore``."""
+        self._claimants.discard(claimant)
 
 
 def is_free(claim: Claim | None, owner: str, claimants: Iterable[int]) -> bool:

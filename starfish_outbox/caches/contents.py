@@ -72,8 +72,9 @@ def one(
     except (sqlite3.OperationalError, rows.BadRowError) as error:
         if isinstance(error, sqlite3.OperationalError) and not _is_no_text(error):
             raise
-        find = rows.SEQ_OF_ID if select == rows.BY_ID else "SELECT ?"
-        _quarantine_row(connection, key, connection.execute(find, values).fetchone()[0], str(error), now_ms, note)
+        by_id = select == rows.BY_ID
+        seq = connection.execute(rows.SEQ_OF_ID, values).fetchone()[0] if by_id else values[0]
+        _quarantine_row(connection, key, seq, str(error), now_ms, note)
         return None
     return entry if row[1] == key else None
 

@@ -9,7 +9,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from weakref import WeakSet, WeakValueDictionary, finalize
@@ -17,6 +16,7 @@ from weakref import WeakSet, WeakValueDictionary, finalize
 from starfish_outbox import codec
 from starfish_outbox.caches import contents, rows
 from starfish_outbox.caches.base import (
+    Claimants,
     Insert,
     Member,
     Op,
@@ -40,12 +40,13 @@ R = TypeVar("R")
 LEDGER_DAYS: Final = 90
 
 
-class Database:
+class Database(Claimants):
     """See ``EntryStore``. One for each file and process: ``Database.at(path)``."""
 
     durability = "survives a power cut: SQLite, journal_mode=TRUNCATE, synchronous=FULL"
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path = path
         self.ledger = False
         self._owners = Owners(path.with_name(f"{path.name}-owners"))
@@ -57,8 +58,6 @@ class Database:
         self._mutex = threading.RLock()
         self._members: dict[str, list[Member]] = defaultdict(list)
         self._notes: dict[str, list[str]] = defaultdict(list)
-        self._claimants: set[int] = set()
-        self._numbers = count(1)
         _live.add(self)
 
     @classmethod
@@ -84,16 +83,6 @@ class Database:
     def notes(self, key: str) -> list[str]:
         """See ``EntryStore``."""
         return [*self._notes[""], *self._notes[key]]
-
-    def new_claimant(self) -> int:
-        """See ``EntryStore``."""
-        number = next(self._numbers)
-        self._claimants.add(number)
-        return number
-
-    def drop_claimant(self, claimant: int) -> None:
-        """See ``EntryStore``."""
-        self._claimants.discard(claimant)
 
     async def open(self, key: str, member: Member) -> None:
         """See ``EntryStore``."""
@@ -152,7 +141,7 @@ class Database:
         self._connection = None
         self._owners.abandon_in_child()
         self._mutex = threading.RLock()
-        self._claimants = set()
+        self._claimants.clear()
         for members in self._members.values():
             for member in members:
                 member.stale = True

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from starfish_outbox.caches.adapter import ForeignWriteError
-from starfish_outbox.caches.base import CORRUPT, QUARANTINE
-from starfish_outbox.caches.owner import OwnerLock, describe_owner, make_directory, sync_directory
+from starfish_outbox.caches.base import SET_ASIDE
+from starfish_outbox.caches.owner import OwnerLock, describe_owner, make_directory, read_note, sync_directory
 from starfish_outbox.caches.thread import OneThread
 from starfish_outbox.errors import CacheError, CacheWriteError, QueueLockedError
 
@@ -27,7 +27,6 @@ make the text longer; a claim or a settlement, which makes room in the end, is n
 _LONGEST_NAME = 180
 _KEPT = re.compile(rb"[a-z0-9._-]")
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")
-_SET_ASIDE = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)\Z")
 
 Stamp = tuple[int, int, int] | None
 
@@ -44,7 +43,7 @@ def file_name(key: str) -> str:
     if len(name) > _LONGEST_NAME:
         rest = hashlib.sha256(name[_LONGEST_NAME:].encode()).hexdigest()
         name = f"{name[:_LONGEST_NAME]}~{rest[:32]}"
-    return name if _SET_ASIDE.search(key) else name + ".json"
+    return name if SET_ASIDE.search(key) else name + ".json"
 
 
 def private_directory(path: Path) -> Path:
@@ -205,10 +204,7 @@ class FileCache:
         lock = self._locks.setdefault(key, OwnerLock(self.directory / f"{file_name(key)}.lock"))
         note = lock.path.with_name(f"{lock.path.name}.owner")
         if not lock.acquire():
-            try:
-                owner = note.read_text("utf-8").strip()
-            except FileNotFoundError:
-                owner = ""
+            owner = read_note(note)
             raise QueueLockedError(
                 f"{key!r} in {self.directory} is owned by {owner or 'another process'}; close it there first "
                 "(SQLiteCache lets several processes share one outbox)",

@@ -24,6 +24,8 @@ from starfish_outbox.errors import QueueLockedError
 _held: Final[WeakSet[OwnerLock]] = WeakSet()
 _inherited: Final[set[Path]] = set()
 _PATIENCE_SECONDS: Final = 30.0
+LOCK_BYTES: Final = (0x40000000, 512)
+"""Where SQLite locks a file, and how much of it when exclusively (os.h in its source: PENDING_BYTE, and on)."""
 
 
 def new_owner() -> str:
@@ -66,6 +68,14 @@ def sync_directory(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def read_note(path: Path) -> str:
+    """Who an owner says it is, such as ``pid 4711 on lab-3``; empty when it says nothing."""
+    try:
+        return path.read_text("utf-8").strip()
+    except FileNotFoundError:  # just made, or just given up
+        return ""
 
 
 class OwnerLock:
@@ -133,6 +143,11 @@ class OwnerLock:
             _inherited.add(self.path)
 
 
+def holds(path: Path) -> bool:
+    """Whether this process holds the lock file."""
+    return any(lock.path == path for lock in list(_held))
+
+
 def is_held(path: Path, *, remove: bool = False) -> bool:
     """Whether some owner holds the lock file; a missing file is held by nobody, and ``remove`` deletes a dead one."""
     if not path.exists():
@@ -151,14 +166,14 @@ def is_held(path: Path, *, remove: bool = False) -> bool:
 def _lock_by_hand(path: Path) -> int | None:
     """In a forked child: lock the file without SQLite, which remembers the parent's lock as its own for ever.
 
-    The bytes are those that SQLite locks exclusively (sqlite.org/src/file/src/os_unix.c: PENDING_BYTE, and on). The
-    answer is a descriptor that holds the lock until it is closed, or None when another process holds it.
+    The answer is a descriptor that holds the lock until it is closed, or None when another process holds it.
     """
     import fcntl
 
     descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 512, 0x40000000)
+        start, length = LOCK_BYTES
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
     except OSError:
         os.close(descriptor)
         return None
@@ -229,10 +244,7 @@ class Owners:
             if self._lock is not None and path == self._lock.path:
                 continue
             if is_held(path, remove=True):
-                try:
-                    found.append(_note(path).read_text("utf-8"))
-                except FileNotFoundError:  # just made, or just given up
-                    found.append("another process")
+                found.append(read_note(_note(path)) or "another process")
             else:
                 _note(path).unlink(missing_ok=True)
         return found

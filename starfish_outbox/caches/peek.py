@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from starfish_outbox import codec
-from starfish_outbox.caches.base import CORRUPT, QUARANTINE
+from starfish_outbox.caches.base import QUARANTINE, SET_ASIDE
 from starfish_outbox.entry import FAILED, QUEUED, SENDING, StoredEntry
 from starfish_outbox.errors import CorruptQueueError
 from starfish_outbox.jsontext import decode
@@ -23,9 +22,6 @@ KNOWN: Final = (QUEUED, SENDING, FAILED)
 
 CLAIMED: Final[dict[bool | None, Claimed]] = {True: "live", False: "gone", None: "unknown"}
 """By what ``probe.lock_is_held`` answers."""
-
-SET_ASIDE: Final = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)\Z")
-"""How the names end under which unreadable text lies."""
 
 
 @dataclass(frozen=True)

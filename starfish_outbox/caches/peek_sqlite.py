@@ -15,11 +15,12 @@ from glob import escape
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from starfish_outbox.caches import rows
-from starfish_outbox.caches.base import CORRUPT
+from starfish_outbox.caches import contents, rows
+from starfish_outbox.caches.base import CORRUPT, SET_ASIDE
 from starfish_outbox.caches.database import Database
-from starfish_outbox.caches.peek import CLAIMED, KNOWN, SET_ASIDE, Claimed, Look, Sent, belongs, describe, read, sliced
-from starfish_outbox.caches.probe import lock_is_held, owner_note
+from starfish_outbox.caches.owner import read_note
+from starfish_outbox.caches.peek import CLAIMED, KNOWN, Claimed, Look, Sent, belongs, describe, read, sliced
+from starfish_outbox.caches.probe import lock_is_held
 from starfish_outbox.entry import SENDING, StoredEntry
 from starfish_outbox.errors import CacheError, CorruptQueueError
 
@@ -66,7 +67,7 @@ class DatabasePeek:
         with self.reading() as connection:
             if not _has_tables(connection):
                 return Look()
-            text = _text(connection, key)
+            text = contents.text_of(connection, key)
             if text is not None:  # stored whole, and not opened by a queue since
                 return sliced(read(key, text), status, offset, limit)
             part = f"FROM entries WHERE +key = ?{condition}"
@@ -85,7 +86,7 @@ class DatabasePeek:
         with self.reading() as connection:
             if not _has_tables(connection):
                 return []
-            text = _text(connection, key)
+            text = contents.text_of(connection, key)
             if text is not None:
                 return [entry for entry in read(key, text).entries if entry.id == id]
             statement = f"SELECT {rows.COLUMNS} FROM entries WHERE key = ? AND id = ? ORDER BY seq"
@@ -99,7 +100,7 @@ class DatabasePeek:
                 names = connection.execute("SELECT key FROM keys WHERE text IS NOT NULL ORDER BY key").fetchall()
                 for (name,) in names:
                     if isinstance(name, str) and belongs(name, key):
-                        said.append(describe(name, _text(connection, name) or ""))
+                        said.append(describe(name, contents.text_of(connection, name) or ""))
         files = sorted(self.path.parent.glob(f"{escape(self.path.name)}{CORRUPT}*"))
         said += [
             f"{file.name}: a whole database of {file.stat().st_size:,} bytes"
@@ -111,7 +112,9 @@ class DatabasePeek:
     def owners(self, key: str) -> list[str]:
         """See ``Peek``: everybody who has the file open, whichever key they use."""
         return [
-            owner_note(lock.with_suffix(".owner")) for lock in sorted(self._owners.glob("*.lock")) if lock_is_held(lock)
+            read_note(lock.with_suffix(".owner")) or "another process"
+            for lock in sorted(self._owners.glob("*.lock"))
+            if lock_is_held(lock)
         ]
 
     def claimed(self, key: str, entry: StoredEntry) -> Claimed:
@@ -177,16 +180,8 @@ def _open(path: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("BEGIN")  # so that all statements of one call see the same moment
-    connection.text_factory = _text_or_bytes
+    connection.text_factory = rows.text_or_bytes
     return connection
-
-
-def _text_or_bytes(data: bytes) -> str | bytes:
-    """A text that is no UTF-8 stays bytes, and its row does not match its checksum."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data
 
 
 def _check_format(connection: sqlite3.Connection, path: Path) -> None:
@@ -201,11 +196,6 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
 def _has_tables(connection: sqlite3.Connection) -> bool:
     """Whether the file is more than the empty one that is there before the first commit."""
     return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
-
-
-def _text(connection: sqlite3.Connection, key: str) -> str | None:
-    found = connection.execute("SELECT CAST(text AS BLOB) FROM keys WHERE key = ?", (key,)).fetchone()
-    return None if found is None or found[0] is None else bytes(found[0]).decode("utf-8", "surrogateescape")
 
 
 def _entries(found: list[tuple[Any, ...]]) -> tuple[list[StoredEntry], list[str]]:

@@ -9,8 +9,9 @@ from urllib.parse import unquote
 
 from starfish_outbox.caches.base import CORRUPT, QUARANTINE
 from starfish_outbox.caches.file import FileCache, file_name
+from starfish_outbox.caches.owner import read_note
 from starfish_outbox.caches.peek import CLAIMED, Claimed, Look, Sent, describe, read, sliced
-from starfish_outbox.caches.probe import lock_is_held, owner_note
+from starfish_outbox.caches.probe import lock_is_held
 from starfish_outbox.entry import SENDING, StoredEntry
 from starfish_outbox.errors import CacheError
 
@@ -72,7 +73,7 @@ class TextPeek:
     def owners(self, key: str) -> list[str]:
         """See ``Peek``."""
         lock = self._lock(key)
-        return [owner_note(lock.with_name(f"{lock.name}.owner"))] if lock_is_held(lock) else []
+        return [read_note(lock.with_name(f"{lock.name}.owner")) or "another process"] if lock_is_held(lock) else []
 
     def claimed(self, key: str, entry: StoredEntry) -> Claimed:
         """See ``Peek``: a text does not say who claimed an entry, but only one process at a time can own the key."""

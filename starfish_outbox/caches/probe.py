@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from starfish_outbox.caches import owner as owners
+from starfish_outbox.caches.owner import LOCK_BYTES, holds
 
-# SQLite's lock bytes: PENDING_BYTE and the 511 behind it (os.h in its source).
-_LOCK_BYTES: Final = (0x40000000, 512)
 # struct flock of fcntl(2): on Linux it begins with the type, on macOS with the start.
 _FLOCK: Final = {"linux": "@hhqqi", "darwin": "@qqihh"}
 
@@ -21,7 +19,7 @@ def lock_is_held(lock: Path) -> bool | None:
 
     ``fcntl`` names the lock that stands in the way of one that is never asked for (F_GETLK).
     """
-    if any(held.path == lock for held in owners._held):  # noqa: SLF001  # closing it below would drop our own lock
+    if holds(lock):  # closing it below would drop our own lock
         return True
     if sys.platform not in _FLOCK:
         return None
@@ -32,7 +30,7 @@ def lock_is_held(lock: Path) -> bool | None:
     except FileNotFoundError:
         return False
     try:
-        start, length = _LOCK_BYTES
+        start, length = LOCK_BYTES
         layout = _FLOCK[sys.platform]
         linux = sys.platform == "linux"
         wanted = (fcntl.F_RDLCK, os.SEEK_SET)
@@ -43,11 +41,3 @@ def lock_is_held(lock: Path) -> bool | None:
     finally:
         os.close(descriptor)
     return bool(answer[0 if linux else 3] != fcntl.F_UNLCK)
-
-
-def owner_note(note: Path) -> str:
-    """Who an owner says it is, such as ``pid 4711 on lab-3``."""
-    try:
-        return note.read_text("utf-8").strip() or "another process"
-    except FileNotFoundError:
-        return "another process"

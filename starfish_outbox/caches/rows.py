@@ -174,6 +174,17 @@ def to_entry(row: tuple[Any, ...]) -> StoredEntry:
     return entry
 
 
+def text_or_bytes(data: bytes) -> str | bytes:
+    """For ``text_factory``, where damage must end no statement: a text that is no UTF-8 stays bytes.
+
+    Its row does not match its checksum.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
 def id_column(id: str | None) -> str | bytes | None:
     """An id as SQLite can hold it: one that is no Unicode text (a lone surrogate) becomes bytes."""
     if id is None or id.isascii():

@@ -84,7 +84,7 @@ def _graft(damaged: Path, fresh: Path, target: Path) -> None:
 def _copy_all(damaged: Path, connection: sqlite3.Connection) -> dict[str, int]:
     """Copy what can be read of every table; the number of rows of each."""
     source = sqlite3.connect(damaged, isolation_level=None)
-    source.text_factory = _text
+    source.text_factory = rows.text_or_bytes
     try:
         source.execute("PRAGMA writable_schema = ON")  # accepts a file that is shorter than its header says
         return {table: _copy(source, connection, table) for table in ("keys", "entries", "ledger")}
@@ -145,11 +145,3 @@ def _rows(damaged: sqlite3.Connection, statement: str, values: tuple[Any, ...] =
         yield from damaged.execute(statement, values)
     except sqlite3.DatabaseError:
         return
-
-
-def _text(data: bytes) -> str | bytes:
-    """A text that is no UTF-8 stays bytes: its row goes to the quarantine when a queue opens the new file."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data

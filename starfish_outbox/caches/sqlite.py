@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
-from typing import Final
 
-from starfish_outbox.caches.base import CORRUPT, QUARANTINE
+from starfish_outbox.caches.base import SET_ASIDE
 from starfish_outbox.caches.database import Database
-
-_SET_ASIDE: Final = re.compile(rf"({re.escape(QUARANTINE)}|{re.escape(CORRUPT)}[0-9]+)\Z")
 
 
 class SQLiteCache:
@@ -43,7 +39,7 @@ class SQLiteCache:
         Raises:
             QueueLockedError: a queue of this process, or another process, has the file open.
         """
-        await self.database.set_text(key, value, alone=not _SET_ASIDE.search(key))
+        await self.database.set_text(key, value, alone=not SET_ASIDE.search(key))
 
     async def remove_item(self, key: str) -> None:
         """Forget the key and all its entries.
@@ -51,7 +47,7 @@ class SQLiteCache:
         Raises:
             QueueLockedError: a queue of this process, or another process, has the file open.
         """
-        await self.database.set_text(key, None, alone=not _SET_ASIDE.search(key))
+        await self.database.set_text(key, None, alone=not SET_ASIDE.search(key))
 
     def close(self) -> None:
         """Close the connection of this process and give its claims up; using the file again opens it again."""

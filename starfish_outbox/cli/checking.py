@@ -11,7 +11,7 @@ import typer
 
 from starfish_outbox import codec
 from starfish_outbox.caches import rows
-from starfish_outbox.caches.peek import SET_ASIDE
+from starfish_outbox.caches.base import SET_ASIDE
 from starfish_outbox.caches.peek_sqlite import DatabasePeek
 from starfish_outbox.cli import exits
 from starfish_outbox.cli.frame import JsonOption, NoColorOption, command

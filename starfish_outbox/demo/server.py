@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Final, NoReturn, Self
 RECORDS: Final = "records.jsonl"
 REQUESTS: Final = "requests.jsonl"
 LARGEST_BODY: Final = 2 << 20
+_MOST_DISCARDED: Final = 4 * LARGEST_BODY
 
 
 class Shelf:
@@ -94,7 +95,9 @@ class Handler(BaseHTTPRequestHandler):
         key = self.headers.get("Idempotency-Key", "")
         length = self.headers.get("Content-Length", "")
         if not key or not length.isdecimal() or int(length) > LARGEST_BODY:
-            self.close_connection = True  # the body was not read
+            # Hanging up on a body that is still being sent resets the connection, and the answer with it.
+            self.rfile.read(min(int(length), _MOST_DISCARDED) if length.isdecimal() else 0)
+            self.close_connection = True  # there may be more of it
             self._answer(400, "a Content-Length of at most 2 MiB and an Idempotency-Key are needed")
             return
         body = self.rfile.read(int(length))
