@@ -19,13 +19,16 @@ DEV := $(VENV)/.dev
 LAB := $(VENV)/.lab
 # The TypeScript package that the interop tests run, once its exact pins are in the clone.
 INTEROP := $(if $(wildcard interop/package-lock.json),interop/node_modules/.stamp)
+# A colon stands for the space in a command.
+DRIVERS := $(RUN):interop/drivers/python.py node:interop/drivers/typescript.mjs $(RUN):interop/drivers/published_python.py
 
-.PHONY: help demo test lint bench lab proof node
+.PHONY: help demo test lint matrix bench lab proof node browser
 
 help:
 	@echo 'make demo   collect a field survey offline, kill it in the middle, deliver it whole  (ARGS="--csv FILE --id COLUMN")'
 	@echo 'make test   lint, types, import contracts and the tests'
 	@echo 'make lint   the same without the tests'
+	@echo 'make matrix every conformance case on this package and both published ones, as one page: build/conformance.html'
 	@echo 'make bench  what each operation costs, at 100 and at 100,000 entries'
 	@echo 'make proof  the long proofs: kills, schedules, processes; each prints how many faults fired'
 	@echo 'make lab    the notebooks, in JupyterLab on this machine'
@@ -33,7 +36,7 @@ help:
 demo: $(DEMO)
 	@$(RUN) -m starfish_outbox.demo $(ARGS)
 
-test: node lint $(INTEROP)
+test: node lint $(INTEROP) browser
 	$(RUN) -m pytest $(ARGS)
 
 lint: $(DEV)
@@ -42,10 +45,15 @@ lint: $(DEV)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
 
+matrix: node $(DEV) $(INTEROP)
+	@mkdir -p build
+	@$(VENV)/bin/starfish-outbox conformance $(foreach one,$(DRIVERS),--driver "$(subst :, ,$(one))") \
+	  --html build/conformance.html $(ARGS)
+
 bench: $(DEV)
 	@$(RUN) -m tests.bench $(ARGS)
 
-proof: node $(DEV) $(INTEROP)
+proof: node $(DEV) $(INTEROP) browser
 	$(RUN) -m pytest -m proof --verbose --capture=no --timeout=3600 $(ARGS)
 
 lab: $(LAB)
@@ -55,6 +63,19 @@ node:
 	@node --version >/dev/null 2>&1 || { echo 'Node 20 or newer is needed: the tests run the TypeScript package beside ours.' >&2; exit 1; }
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' \
 	  || { echo "Node 20 or newer is needed; this is $$(node --version)." >&2; exit 1; }
+
+# Tests open pages in it. Where there is no apt, Playwright's own copy will do.
+browser: $(DEV)
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	  echo 'Installing a browser ...'; \
+	  if command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then \
+	    as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	    $$as_root apt-get update -qq; \
+	    $$as_root env DEBIAN_FRONTEND=noninteractive \
+	      apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
+	  else \
+	    $(RUN) -m playwright install chromium; \
+	  fi
 
 $(BASE): pyproject.toml
 	@command -v $(PYTHON) >/dev/null \

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import resource
+import shlex
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 from starfish_outbox.cli.exits import COMMANDS, MEANINGS
 from starfish_outbox.cli.fields import FIELDS
 from tests.cli import Ran, cli, cli_process, command, fill, has_open, needs_proc, store, wait_until
+from tests.interop import INTEROP
 from tests.loopback import Endpoint, serving
 
 NOWHERE = "http://127.0.0.1:9/"  # the port that nobody answers on (discard)
@@ -76,6 +80,32 @@ def import_source(folder: Path) -> str:
     return str(path)
 
 
+DRIVER = shlex.join([sys.executable, str(INTEROP / "drivers/python.py")])
+
+
+def conformance(folder: Path, known: str = "nobody") -> Ran:
+    """One case, which our driver passes."""
+    path = folder / "known.json"
+    path.write_text(json.dumps({"driver": known, "known": {"r03-attempts-null": {"what": "It does not."}}}))
+    return cli("conformance", "--driver", DRIVER, "--case", "r03-attempts-null", "--known", path)
+
+
+def interrupted_conformance(folder: Path) -> Ran:
+    """Ctrl-C while a driver that was started says nothing."""
+    mark = folder / "started"
+    silent = f"open({str(mark)!r}, 'x').close(); import sys; sys.stdin.read()"
+    child = subprocess.Popen(
+        command("conformance", "--driver", shlex.join([sys.executable, "-c", silent])),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(mark.exists)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    return Ran(child.returncode, out, err)
+
+
 ENDS: dict[tuple[str, int], Callable[[Path], Ran]] = {
     ("list", 0): lambda folder: cli("list", "--store", filled(folder)),
     ("list", 2): lambda folder: cli("list", "--store", folder / "nix.db"),
@@ -102,6 +132,10 @@ ENDS: dict[tuple[str, int], Callable[[Path], Ran]] = {
     ("retry", 3): lambda folder: cli("retry", "nix", "--store", filled(folder)),
     ("retry", 4): lambda folder: without_room(folder, "retry", "--all-failed"),
     ("retry", 130): lambda folder: interrupted(folder, "retry", "--all-failed", "--identity", "me"),
+    ("conformance", 0): conformance,
+    ("conformance", 1): lambda folder: conformance(folder, known="python"),
+    ("conformance", 2): lambda _: cli("conformance", "--driver", "/no/such/program"),
+    ("conformance", 130): interrupted_conformance,
     ("drain", 0): sent,
     ("drain", 2): lambda folder: cli("drain", "--to", "nonsense", "--store", filled(folder)),
     ("drain", 3): lambda folder: cli("drain", "--to", NOWHERE, "--store", filled(folder)),

@@ -19,6 +19,7 @@ from starfish_outbox.schema import schema
 from tests.lexical import SAFE, rules_broken
 
 ROOT = Path(__file__).resolve().parents[1]
+INTEROP = ROOT / "interop"
 EXAMPLES = ROOT / "schema" / "examples"
 FORMS: tuple[Literal["reader", "writer"], ...] = ("reader", "writer")
 READER = Draft202012Validator(schema("reader"))
@@ -272,10 +273,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_carries_both_schemas_byte_for_byte_and_the_mark_that_it_is_typed(wheel: Path) -> None:
+def test_the_wheel_carries_schemas_and_cases_byte_for_byte_and_the_mark_that_it_is_typed(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for name in ("outbox.schema.json", "outbox.writer.schema.json"):
             assert archive.read(f"starfish_outbox/_data/{name}") == (ROOT / "schema" / name).read_bytes()
+        for path in (
+            INTEROP / "protocol.schema.json",
+            *(INTEROP / "cases").glob("*.json"),
+            *(INTEROP / "known").glob("*"),
+        ):
+            packed = archive.read(f"starfish_outbox/_data/interop/{path.relative_to(INTEROP)}")
+            assert packed == path.read_bytes()
         assert "starfish_outbox/py.typed" in archive.namelist()
         assert all(name.startswith(("starfish_outbox/", "starfish_outbox-")) for name in archive.namelist())
 

@@ -59,7 +59,7 @@ class PublishedDriver(Driver):
             "name": "published-python",
             "version": version("starfish-outbox"),
             "language": "python",
-            "capabilities": ["memory", "gates"],
+            "capabilities": ["memory", "gates", "cancel", "careless"],
         }
 
     def make_queue(self, cache: Any) -> Any:

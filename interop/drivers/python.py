@@ -90,7 +90,7 @@ class PythonDriver(Driver):
             "name": "python",
             "version": version("starfish-outbox"),
             "language": "python",
-            "capabilities": ["memory", "files", "sqlite", "gates", "outcomes"],
+            "capabilities": ["memory", "files", "sqlite", "gates", "outcomes", "cancel", "careless"],
         }
 
     def make_store(self, kind: str, path: str | None) -> Store:

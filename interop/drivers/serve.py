@@ -8,18 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
-TURNS: Final = 50
-"""Turns of the event loop after which nothing moves by itself: a few tasks that wake one another at the most."""
+from careless import Listeners, meddle_with
+
+MOST_TURNS: Final = 10_000
+"""Turns of the event loop after which something moves for ever; what moves by itself needs some ten."""
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")  # as it is, no JSON text could be written as UTF-8
 
 
 class UnsupportedError(Exception):
     """This driver cannot do that."""
+
+
+@contextmanager
+def any_number_of_digits() -> Iterator[None]:
+    """Python's limit on the digits of an integer is the package's to meet, not the driver's."""
+    most = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(most)
 
 
 class Gates:
@@ -111,13 +127,13 @@ class Driver(ABC):
 
     harness: ClassVar = (
         "hello", "open", "close", "clock", "notifications", "text",
-        "put", "gates", "start", "pass", "stop",
+        "put", "gates", "start", "pass", "cancel", "subscribe", "unsubscribe", "heard", "meddle", "stop",
     )  # fmt: skip
     operations: ClassVar = (
         "hydrate", "enqueue", "claim", "remove", "recordFailure", "markFailed",
         "retry", "clear", "get", "pending", "drain",
     )  # fmt: skip
-    outcomes: ClassVar[Mapping[str, type[Exception]]] = {"error": RuntimeError}
+    outcomes: ClassVar[Mapping[str, type[BaseException]]] = {"error": RuntimeError, "cancelled": asyncio.CancelledError}
 
     def __init__(self) -> None:
         self.queue: Any = None
@@ -125,6 +141,7 @@ class Driver(ABC):
         self.clock_ms: int | None = None
         self.gates = Gates()
         self.notified = self.told = 0
+        self.listeners = Listeners()
         self.tasks: set[asyncio.Task[None]] = set()
         self.finished: list[dict[str, Any]] = []
 
@@ -155,11 +172,17 @@ class Driver(ABC):
 
     def parse(self, item: str) -> Any:
         """An item from its JSON text."""
-        return json.loads(item)
+        try:
+            with any_number_of_digits():
+                return json.loads(item)
+        except RecursionError as error:
+            raise UnsupportedError("this Python's json reads no item of that depth") from error
 
     def text_of(self, entries: list[Any]) -> str:
         """The JSON text of entries."""
-        return json.dumps([entry.to_dict() for entry in entries], ensure_ascii=False, separators=(",", ":"))
+        with any_number_of_digits():
+            text = json.dumps([entry.to_dict() for entry in entries], ensure_ascii=False, separators=(",", ":"))
+        return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
     def kind_of(self, error: Exception) -> str:
         """What happened, in words that all languages share."""
@@ -180,6 +203,7 @@ class Driver(ABC):
         self.store = self.make_store(request["store"], request.get("path"))
         self.queue = self.make_queue(self.store.cache)
         self.queue.subscribe(self._count)
+        self.listeners = Listeners(self.queue)
 
     async def do_close(self, request: dict[str, Any]) -> Any:
         await self.let_go()
@@ -207,7 +231,7 @@ class Driver(ABC):
             outcome = await self._outcome(request["call"])
             self.finished.append({"task": request["task"], **outcome})
 
-        task = asyncio.get_running_loop().create_task(run())
+        task = asyncio.get_running_loop().create_task(run(), name=request["task"])
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return await self._what_moved()
@@ -215,6 +239,28 @@ class Driver(ABC):
     async def do_pass(self, request: dict[str, Any]) -> Any:
         self.gates.let_go(request["gate"], request.get("fail"), request.get("outcome"))
         return await self._what_moved()
+
+    async def do_cancel(self, request: dict[str, Any]) -> Any:
+        for task in self.tasks:
+            if task.get_name() == request["task"]:
+                task.cancel()
+        return await self._what_moved()
+
+    async def do_subscribe(self, request: dict[str, Any]) -> Any:
+        self.listeners.subscribe(request["name"], request.get("does"))
+
+    async def do_unsubscribe(self, request: dict[str, Any]) -> Any:
+        self.listeners.unsubscribe(request["name"])
+
+    async def do_heard(self, request: dict[str, Any]) -> Any:
+        heard, self.listeners.heard = self.listeners.heard, []
+        return heard
+
+    async def do_meddle(self, request: dict[str, Any]) -> Any:
+        entries = self.queue.get()
+        for entry in entries:
+            meddle_with(entry)
+        entries.clear()
 
     async def do_hydrate(self, request: dict[str, Any]) -> Any:
         await self.queue.hydrate(request["key"])
@@ -257,18 +303,29 @@ class Driver(ABC):
         sends: list[str] = []
         asked: Counter[str] = Counter()
 
-        async def send(entry: Any) -> None:
+        def begin(entry: Any) -> int:
             sends.append(self.text_of([entry])[1:-1])
-            script = outcomes.get(entry.id, ["ok"])
-            turn = asked[entry.id]
-            asked[entry.id] += 1
-            said = await self.gates.wait("send", str(entry.id))
-            outcome = said or script[min(turn, len(script) - 1)]
+            asked[str(entry.id)] += 1
+            return asked[str(entry.id)]
+
+        def end(entry: Any, turn: int, said: str | None = None) -> None:
+            if request.get("send") == "meddling":
+                meddle_with(entry)
+            script = outcomes.get(str(entry.id), ["ok"])  # an id in a stored text may be a list
+            outcome = said or script[min(turn, len(script)) - 1]
             if outcome != "ok":
                 raise self.outcomes[outcome]("the send failed, as it was told to")
 
+        async def send(entry: Any) -> None:
+            turn = begin(entry)
+            end(entry, turn, await self.gates.wait("send", str(entry.id)))
+
+        def plain_send(entry: Any) -> None:
+            end(entry, begin(entry))
+
         options = {"max_attempts": request["maxAttempts"]} if "maxAttempts" in request else {}
-        return {**await self.drain_with(send, options), "sends": sends}
+        kind = plain_send if request.get("send") == "plain" else send
+        return {**await self.drain_with(kind, options), "sends": sends}
 
     def _open_store(self) -> Store:
         if self.store is None:
@@ -279,8 +336,11 @@ class Driver(ABC):
         self.notified += 1
 
     async def _what_moved(self) -> dict[str, Any]:
-        for _ in range(TURNS):
+        loop: Any = asyncio.get_running_loop()
+        for _ in range(MOST_TURNS):
             await asyncio.sleep(0)
+            if not loop._ready:  # noqa: SLF001  # what runs without being woken; asyncio has no public word for it
+                break
         finished, self.finished = self.finished, []
         return {"waiting": self.gates.waiting(), "finished": finished}
 
@@ -291,6 +351,8 @@ class Driver(ABC):
             if op not in self.harness and op not in self.operations:
                 raise UnsupportedError(f"there is no operation {op!r}")
             return {"value": await getattr(self, name)(request)}
+        except asyncio.CancelledError as error:  # by `cancel`, or by a send that was told to: nobody else cancels
+            return {"error": {"kind": "cancelled", "name": "CancelledError", "message": str(error)}}
         except Exception as error:  # noqa: BLE001  # whatever it raises is the answer
             return {"error": {"kind": self.kind_of(error), "name": type(error).__name__, "message": str(error)}}
 

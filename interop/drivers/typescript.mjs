@@ -12,7 +12,7 @@ const HELLO = {
   name: "published-typescript",
   version: packages[`node_modules/${PACKAGE}`].version,
   language: "typescript",
-  capabilities: ["memory", "files", "sqlite", "gates"],
+  capabilities: ["memory", "files", "sqlite", "gates", "careless"],
 };
 const OUTCOMES = ["ok", "error"];
 
@@ -26,6 +26,8 @@ let gates = new Gates();
 let notifications = 0;
 let told = 0;
 let finished = [];
+let heard = [];
+let listeners = new Map(); // by name: the function, and what ends its subscriptions
 
 function letGo() {
   store?.close();
@@ -49,20 +51,57 @@ function isObject(value) {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-async function drain({ maxAttempts, outcomes = {} }) {
+function subscribe({ name, does }) {
+  const listener = () => {
+    heard.push(name);
+    if (does === "raise") throw new Error("the listener failed, as it was told to");
+    if (does === "clear") queue.clear();
+    if (does?.subscribe !== undefined && !listeners.has(does.subscribe)) subscribe({ name: does.subscribe });
+    if (does?.unsubscribe !== undefined) unsubscribe({ name: does.unsubscribe });
+  };
+  if (!listeners.has(name)) listeners.set(name, { listener, ends: [] });
+  const known = listeners.get(name);
+  known.ends.push(queue.subscribe(known.listener));
+}
+
+function unsubscribe({ name }) {
+  listeners.get(name)?.ends.shift()?.();
+}
+
+/** Change an entry in place, as a caller might. */
+function meddleWith(entry) {
+  Object.assign(entry, { status: "failed", attempts: 99 });
+  if (isObject(entry.item)) entry.item.meddled = true;
+}
+
+function meddle() {
+  const entries = queue.get();
+  entries.forEach(meddleWith);
+  entries.length = 0;
+}
+
+async function drain({ maxAttempts, outcomes = {}, send: kind }) {
   const unknown = Object.values(outcomes).flat().find((outcome) => !OUTCOMES.includes(outcome));
   if (unknown !== undefined) throw new Unsupported(`the package knows no outcome ${unknown}`);
   const sends = [];
   const asked = new Map();
-  const send = async (entry) => {
+  const begin = (entry) => {
     sends.push(JSON.stringify(entry));
+    asked.set(entry.id, (asked.get(entry.id) ?? 0) + 1);
+    return asked.get(entry.id);
+  };
+  const end = (entry, turn, said) => {
+    if (kind === "meddling") meddleWith(entry);
     const script = Object.hasOwn(outcomes, entry.id) ? outcomes[entry.id] : ["ok"];
-    const turn = asked.get(entry.id) ?? 0;
-    asked.set(entry.id, turn + 1);
-    const said = gates.on ? (await gates.wait("send", String(entry.id))).outcome : undefined;
-    const outcome = said ?? script[Math.min(turn, script.length - 1)];
+    const outcome = said ?? script[Math.min(turn, script.length) - 1];
     if (outcome !== "ok") throw new Error("the send failed, as it was told to");
   };
+  const awaited = async (entry) => {
+    const turn = begin(entry);
+    end(entry, turn, gates.on ? (await gates.wait("send", String(entry.id))).outcome : undefined);
+  };
+  const plain = (entry) => end(entry, begin(entry));
+  const send = kind === "plain" ? plain : awaited;
   const { sent, failed } = await drainOutbox(queue, send, maxAttempts === undefined ? {} : { maxAttempts });
   return { sent, failed, sends };
 }
@@ -91,6 +130,8 @@ const HARNESS = {
     gates = new Gates();
     notifications = told = 0;
     finished = [];
+    heard = [];
+    listeners = new Map();
     store = storeOf(request);
     queue = createOutboxQueue(gates.around(store.cache));
     queue.subscribe(() => {
@@ -115,6 +156,10 @@ const HARNESS = {
     gates.pass(request);
     return whatMoved();
   },
+  subscribe,
+  unsubscribe,
+  heard: () => heard.splice(0),
+  meddle,
   stop: letGo,
 };
 

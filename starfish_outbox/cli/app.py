@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from starfish_outbox.cli import checking, looking, moving, working
+from starfish_outbox.cli import checking, conforming, looking, moving, working
 from starfish_outbox.cli.exits import MEANINGS
 from starfish_outbox.cli.frame import exit_codes
 
@@ -42,7 +42,7 @@ def about(
     """Look into an outbox, check it, move it, retry what failed, and send what waits."""
 
 
-for group in (looking, checking, moving, working):
+for group in (looking, checking, moving, working, conforming):
     group.register(app)
 
 

@@ -41,6 +41,12 @@ COMMANDS: Final[dict[str, dict[int, str]]] = {
         WRITE_FAILED: _FAILED,
         INTERRUPTED: _STOPPED,
     },
+    "conformance": {
+        DONE: "no case fails that is not listed as known, and none that is listed passes",
+        PROBLEMS: "one does",
+        REFUSED: "nothing was done: wrong usage, bad cases, or a driver that does not start",
+        INTERRUPTED: "interrupted by Ctrl-C; the drivers were ended",
+    },
     "drain": {
         DONE: "everything was sent: the queue is empty",
         REFUSED: _REFUSED,
@@ -53,7 +59,7 @@ COMMANDS: Final[dict[str, dict[int, str]]] = {
 
 MEANINGS: Final[dict[int, str]] = {
     DONE: "done; nothing is left to do",
-    PROBLEMS: "check found problems",
+    PROBLEMS: "check found problems, or conformance a failure that is not listed",
     REFUSED: _REFUSED,
     LEFT: "done in part: something is left, failed, unknown, or could not be read",
     WRITE_FAILED: _FAILED,

@@ -99,5 +99,10 @@ FIELDS: Final[dict[str, dict[str, str]]] = {
         "retryAfter": "seconds the server asks to wait, or null",
         "left": "entries left by status: `queued`, `sending`, `failed`, `other`",
     },
+    "conformance": {
+        "ok": "whether the exit code is 0",
+        "drivers": "of each `name`, `version`, `language`, and `verdicts`: how many of each",
+        "surprises": "unlisted failures and listed passes: `id`, `drivers`, `verdict`, `why`, `reasons`",
+    },
 }
 """The fields of each command's document. One that fails writes only ``error``: ``type``, ``message`` and ``exit``."""

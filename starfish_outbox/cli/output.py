@@ -30,24 +30,25 @@ class Screen:
 
     Attributes:
         as_json: one JSON document on standard output instead of words.
+        out: for answers.
         err: for progress.
     """
 
     def __init__(self, *, as_json: bool, no_color: bool) -> None:
         self.as_json = as_json
         plain = no_color or bool(os.environ.get("NO_COLOR"))
-        self._out = _console(sys.stdout, plain)
+        self.out = _console(sys.stdout, plain)
         self.err = _console(sys.stderr, plain)
 
     @property
     def is_terminal(self) -> bool:
         """Whether somebody looks at standard output."""
-        return self._out.is_terminal
+        return self.out.is_terminal
 
     def say(self, text: str = "", style: str = "") -> None:
         """A line of the answer, for people."""
         if not self.as_json:
-            _line(self._out, sys.stdout, Text(text, style))
+            _line(self.out, sys.stdout, Text(text, style))
 
     def note(self, text: str, style: str = "") -> None:
         """A line about the answer, on standard error."""
@@ -67,8 +68,8 @@ class Screen:
             write(_plain([head, *rows], widths, [name in numbers for name in names]), _encoding(sys.stdout))
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
-        widest = self._out.width // 3
-        rest = self._out.width - min(widths[0], widest) - sum(widths[1:]) - 2 * (len(names) - 1)
+        widest = self.out.width // 3
+        rest = self.out.width - min(widths[0], widest) - sum(widths[1:]) - 2 * (len(names) - 1)
         for name in names:
             table.add_column(
                 name,
@@ -78,8 +79,8 @@ class Screen:
                 max_width={names[0]: widest, names[-1]: max(rest, _NARROWEST)}.get(name),
             )
         for row in rows:
-            table.add_row(*row[:-1], row[-1][: self._out.width])
-        self._out.print(table)
+            table.add_row(*row[:-1], row[-1][: self.out.width])
+        self.out.print(table)
 
     def pairs(self, rows: Sequence[tuple[str, Text | str]]) -> None:
         """Names and values, one pair a line."""
@@ -95,7 +96,7 @@ class Screen:
         table.add_column(overflow="fold")
         for line in lines:
             table.add_row(*line)
-        self._out.print(table)
+        self.out.print(table)
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
         """A sign of life on standard error, where somebody looks, for as long as it is entered."""

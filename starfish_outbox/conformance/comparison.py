@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set as AbstractSet
-from typing import Any
+from typing import Any, Final
 
 from starfish_outbox.conformance.divergences import Declared, Divergence, Kind
 from starfish_outbox.conformance.driver import Answer, Request
 from starfish_outbox.jsontext import DamagedText, decode, encode_foreign
+
+REQUIRED: Final = frozenset({"id", "item", "status", "attempts", "enqueuedAt"})
+"""The keys that every entry has: nobody may add or drop them."""
 
 _WITHOUT_QUEUE = ("open", "clock", "put", "hydrate", "clear")
 
@@ -100,8 +103,12 @@ class Pair:
 
     def _put_last(self, sends: list[str], *, behind: list[str], keys: frozenset[str]) -> list[str]:
         """These sends, with those last whose entries have all of ``keys`` in the other program's."""
-        last = {entry["id"] for entry in map(decode, behind) if keys <= entry.keys()}
-        return sorted(sends, key=lambda text: decode(text)["id"] in last) if last else sends
+        theirs, entries = entries_of(f"[{','.join(behind)}]"), entries_of(f"[{','.join(sends)}]")
+        if theirs is None or entries is None:
+            return sends
+        last = [entry["id"] for entry in theirs if keys <= entry.keys()]
+        order = sorted(range(len(sends)), key=lambda place: entries[place]["id"] in last)
+        return [sends[place] for place in order]
 
     def _same_text(self, mine: str | None, its: str | None) -> bool:
         """Whether two texts are equal byte for byte (or as JSON), but for keys that one of the programs adds."""
@@ -109,9 +116,8 @@ class Pair:
             return True
         if mine is None or its is None:
             return False
-        try:
-            left, right = decode(mine), decode(its)
-        except DamagedText:
+        left, right = entries_of(mine), entries_of(its)
+        if left is None or right is None:
             return False
         if not self._as_json and (encode_foreign(left), encode_foreign(right)) != (mine, its):
             return False
@@ -120,16 +126,31 @@ class Pair:
         for declared, entries, others in zip(self.declared, (left, right), (right, left), strict=True):
             self._remove_declared(declared, entries, others)
         if self._as_json:
-            left, right = _sorted(left), _sorted(right)
+            return encode_foreign(_sorted(left)) == encode_foreign(_sorted(right))
         return encode_foreign(left) == encode_foreign(right)
 
-    def _remove_declared(self, declared: Declared, entries: Sequence[Any], others: Sequence[Any]) -> None:
-        """Remove the keys that only one side has where this side is declared to add or to drop them."""
+    def _remove_declared(
+        self, declared: Declared, entries: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]
+    ) -> None:
+        """Remove the keys that differ where this side is declared to add them, or to drop those that it lacks."""
         for entry, other in zip(entries, others, strict=True):
             for one in declared.find("added", self.op):
-                _remove(entry, one.keys & entry.keys() - other.keys(), one, declared)
+                new = {name for name in one.keys & entry.keys() if name not in other or other[name] != entry[name]}
+                _remove(other, new & other.keys(), one, declared)
+                _remove(entry, new, one, declared)
             for one in declared.find("dropped", self.op):
-                _remove(other, other.keys() - entry.keys(), one, declared)
+                _remove(other, other.keys() - entry.keys() - REQUIRED, one, declared)
+
+
+def entries_of(text: str | None) -> list[dict[str, Any]] | None:
+    """The entries in an array's text; None where it is no array of objects with a string as id."""
+    try:
+        entries = decode(text or "")
+    except DamagedText:
+        return None
+    if not isinstance(entries, list):
+        return None
+    return entries if all(isinstance(entry, dict) and isinstance(entry.get("id"), str) for entry in entries) else None
 
 
 def _remove(entry: dict[str, Any], names: AbstractSet[str], one: Divergence, declared: Declared) -> None:

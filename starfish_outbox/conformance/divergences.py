@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -24,8 +24,8 @@ class Divergence:
         kind: what may differ, and no more:
             ``value``: what ``ops`` return is not compared.
             ``unbound``: while no key is bound, only the stored text is compared.
-            ``added``: its entries may have these ``keys`` where the others' have not.
-            ``dropped``: its entries may lack keys that the others' have.
+            ``added``: its entries may have these ``keys`` where the others' have not, or with another value.
+            ``dropped``: its entries may lack keys that the others' have, but for the five that every entry has.
             ``sent-last``: its drains send entries that have all of ``keys`` behind the others.
             ``fewer-notifications``: it may call listeners less often, but calls them when the others do.
             ``ends``: the states may differ after an operation that raises one of ``errors`` here and not there, or
@@ -33,6 +33,7 @@ class Divergence:
             ``spelling``: its texts are compared as JSON, not as bytes.
         reason: why, for people.
         ops: the operations concerned; empty: all.
+        says: what an added key holds after a failed send, beside ``at``, which is when.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Divergence:
     keys: frozenset[str] = frozenset()
     errors: frozenset[str] = frozenset()
     when: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    says: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 def load_divergences(path: Path) -> list[Divergence]:
@@ -59,10 +61,16 @@ def load_divergences(path: Path) -> list[Divergence]:
 
 
 class Declared:
-    """The divergences of one driver, and how often each was met."""
+    """The divergences of one driver, and how often each was met.
 
-    def __init__(self, divergences: Iterable[Divergence], of: str) -> None:
-        self._all = [divergence for divergence in divergences if divergence.of == of]
+    Args:
+        divergences: of all drivers.
+        of: its name.
+        but: ids of those that count for nothing here.
+    """
+
+    def __init__(self, divergences: Iterable[Divergence], of: str, *, but: Collection[str] = ()) -> None:
+        self._all = [one for one in divergences if one.of == of and one.id not in but]
         self.met: Counter[str] = Counter()
 
     def find(self, kind: Kind, op: str) -> list[Divergence]:

@@ -213,10 +213,17 @@ class Driver:
             answer.get("text"),
         )
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether something of an answer, or the end of the driver, has come that nobody has received yet."""
+        return bool(self._lines) or not self._chunks.empty()
+
     def close(self) -> None:
         """Ask it to stop, wait until it has ended (else end it), and forget it. Twice is once."""
         if not self._stdin.closed:
-            if self._process.poll() is None and not self._asked:
+            if self._asked:  # somebody gave up waiting, perhaps because it hangs
+                self._process.kill()
+            elif self._process.poll() is None:
                 with suppress(DriverError):  # it is ended all the same
                     self.ask("stop")
             self._end(self._timeout)

@@ -1,102 +1,132 @@
 """What a queue is, in a page: pure functions over a stored text. The judge of the relay.
 
-Every call reads the text, does one operation as one of the two languages does it, and answers what is stored after.
+Every call reads the text, does one operation as the TypeScript package does it, but for what the `Dialect` of a driver
+says, and answers what that driver must answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from starfish_outbox.conformance.driver import Request
+from starfish_outbox.conformance.divergences import Divergence
+from starfish_outbox.conformance.driver import Answer, Request
 from starfish_outbox.jsontext import decode, encode_foreign
 
-_ORDER: Final = ("id", "item", "status", "attempts", "enqueuedAt", "maybeSent", "nextAttemptAt", "lastError")
-_FAILURE: Final = {"type": "RuntimeError", "message": "the send failed, as it was told to"}
-"""What `lastError` says of the failure that the Python driver's sends are told to raise."""
+ORDER: Final = ("id", "item", "status", "attempts", "enqueuedAt", "maybeSent", "nextAttemptAt", "lastError")
+"""The keys that somebody knows, as this package orders them; every other key must come through as it is."""
 
 
-@dataclass
-class Expected:
-    """What an operation on a stored text must come to.
+@dataclass(frozen=True)
+class Dialect:
+    """What a driver does otherwise, as far as the model foretells it.
 
     Attributes:
-        entries: the JSON text of all entries after it.
-        text: the stored text after it, or None.
-        written: whether the array was written, be it as it was.
-        value: what it returns (of a drain: how many were sent and parked).
-        sends: ids in the order in which they were sent.
+        says_added: ``enqueue`` answers whether it added the entry.
+        marks: an entry found ``sending`` gets ``maybeSent``, and the keys that are known the order of ``ORDER``. On
+            ``sqlite`` it stores that as soon as it reads, and the store knows since when.
+        failure: what a failed send leaves in ``lastError``, beside ``at``; None: nothing.
+        sent_last: a drain takes entries that have all of these keys behind the others; empty: the order of the array.
+        known: ids of the declared divergences that say so.
     """
 
-    entries: str
-    text: str | None
-    written: bool
-    value: Any = None
-    sends: list[str] = field(default_factory=list)
+    says_added: bool = False
+    marks: bool = False
+    failure: Mapping[str, Any] | None = None
+    sent_last: frozenset[str] = frozenset()
+    known: frozenset[str] = frozenset()
+
+
+def dialect_of(name: str, divergences: Iterable[Divergence]) -> Dialect:
+    """The dialect of the driver with this name in its ``hello``."""
+    found: dict[str, Any] = {}
+    known: set[str] = set()
+    for one in divergences:
+        if one.of != name:
+            continue
+        if one.kind == "value" and one.ops == {"enqueue"}:
+            found["says_added"] = True
+        elif one.kind == "added" and one.keys == {"maybeSent"}:
+            found["marks"] = True
+        elif one.kind == "added" and one.keys == {"lastError"} and one.says:
+            found["failure"] = one.says
+        elif one.kind == "sent-last":
+            found["sent_last"] = one.keys
+        else:
+            continue
+        known.add(one.id)
+    return Dialect(**found, known=frozenset(known))
 
 
 class Model:
     """One operation on one stored text.
 
     Args:
-        ours: whether Python does it, which says ``maybeSent`` and ``lastError``, and answers whether it enqueued.
+        text: what is stored, or None.
+        dialect: of the driver that does it.
         now_ms: the clock.
-        rows: whether the store keeps rows: what Python reads there it takes apart, and takes back, at once.
+        rows: whether the store keeps rows, as ``sqlite`` does.
         claimed_ms: when entries were claimed, by id, where the store knows.
+
+    Attributes:
+        written: whether the array was written, be it as it was.
     """
 
     def __init__(
         self,
         text: str | None,
-        *,
-        ours: bool,
+        dialect: Dialect,
         now_ms: int,
+        *,
         rows: bool = False,
         claimed_ms: Mapping[str, int] | None = None,
     ) -> None:
-        self._ours = ours
+        self._dialect = dialect
         self._now_ms = now_ms
         self._claimed_ms = claimed_ms or {}
         self._entries: list[dict[str, Any]] = [self._released(entry) for entry in decode(text or "[]")]
-        self._text = encode_foreign(self._entries) if rows and ours and text is not None else text
+        self._text = encode_foreign(self._entries) if rows and dialect.marks and text is not None else text
         self._sends: list[str] = []
+        self.written = False
 
-    def after(self, request: Request) -> Expected:
-        """What the operation must come to."""
+    def after(self, request: Request) -> Answer:
+        """What the driver must answer; how often it notifies is not foretold."""
         op, id = request["op"], request.get("id")
         found = next((entry for entry in self._entries if entry["id"] == id), None)
         value: Any = None
-        writes = True
+        self.written = True
         if op == "enqueue":
-            writes = found is None
-            value = writes if self._ours else None
+            self.written = found is None
+            value = self.written if self._dialect.says_added else None
             if found is None:
                 self._entries.append(self._new(request))
         elif op == "claim":
-            writes = value = found is not None
+            self.written = value = found is not None
             if found is not None:
                 found["status"] = "sending"
         elif op == "drain":
             value = self._drain(request)
-            writes = bool(self._sends)
-        elif op in ("hydrate", "get"):
-            writes = False
+            self.written = bool(self._sends)
+        elif op == "get":
+            self.written = False
         elif found is not None:
             self._change(op, found, request)
         entries = encode_foreign(self._entries)
-        return Expected(entries, entries if writes else self._text, writes, value, self._sends)
+        if op == "get":
+            value = entries
+        return Answer(value, None, 0, entries, entries if self.written else self._text)
 
     def _released(self, entry: dict[str, Any]) -> dict[str, Any]:
         """An entry as hydrate reads it: who claimed it is gone."""
         claimed = entry["status"] == "sending"
         if claimed:
             entry["status"] = "queued"
-        if not self._ours:
+        if not self._dialect.marks:
             return entry
         if claimed:
             entry.setdefault("maybeSent", self._claimed_ms.get(entry["id"], self._now_ms))
-        return {name: entry[name] for name in (*_ORDER, *entry) if name in entry}
+        return _ordered(entry)
 
     def _new(self, request: Request) -> dict[str, Any]:
         at = request.get("ts", self._now_ms)
@@ -113,20 +143,24 @@ class Model:
             parks = op == "markFailed" or entry["attempts"] >= request["maxAttempts"]
             entry["status"] = "failed" if parks else "queued"
 
-    def _drain(self, request: Request) -> tuple[int, int]:
+    def _drain(self, request: Request) -> dict[str, Any]:
         todo = [entry for entry in self._entries if entry["status"] == "queued"]
-        if self._ours:
-            todo.sort(key=lambda entry: "maybeSent" in entry and "lastError" in entry)
+        if last := self._dialect.sent_last:
+            todo.sort(key=lambda entry: last <= entry.keys())
         sent = failed = 0
         for entry in todo:
-            self._sends.append(entry["id"])
+            self._sends.append(encode_foreign(entry))
             if request["outcomes"].get(entry["id"], ["ok"])[0] == "ok":
                 self._entries.remove(entry)
                 sent += 1
                 continue
             self._change("recordFailure", entry, request)
             failed += entry["status"] == "failed"
-            if self._ours:
-                entry["lastError"] = {**_FAILURE, "at": self._now_ms}
-                self._entries[self._entries.index(entry)] = {n: entry[n] for n in (*_ORDER, *entry) if n in entry}
-        return sent, failed
+            if self._dialect.failure:
+                entry["lastError"] = {**self._dialect.failure, "at": self._now_ms}
+                self._entries[self._entries.index(entry)] = _ordered(entry)
+        return {"sent": sent, "failed": failed, "sends": self._sends}
+
+
+def _ordered(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: entry[name] for name in (*ORDER, *entry) if name in entry}
