@@ -333,7 +333,7 @@ def swallow(real):
     async def write(self, key, keyed, **options):
         try:
             await real(self, key, keyed, **options)
-        except Exception:
+        except Exception:  # the planted bug: the error is lost
             keyed.stored = None
     return write
 change(adapter.AdaptedStore, '_write', swallow)
