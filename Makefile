@@ -94,7 +94,7 @@ $(DEMO): $(BASE)
 
 $(DEV): $(BASE)
 	@echo 'Installing what the tests need ...'
-	@$(PIP) --editable '.[cli,demo,http,schema]' --group dev
+	@$(PIP) --editable '.[cli,demo,http,notebook,postgres,s3,schema]' --group dev
 	@touch $@
 
 $(LAB): $(BASE)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from starfish_outbox.schema import schema as schema
 
 if TYPE_CHECKING:
+    from starfish_outbox.backoff import Backoff as Backoff
     from starfish_outbox.caches.base import LocalCache as LocalCache
     from starfish_outbox.caches.file import FileCache as FileCache
     from starfish_outbox.caches.memory import MemoryCache as MemoryCache
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from starfish_outbox.drain import (
         DrainProgress as DrainProgress,
         DrainResult as DrainResult,
+        DrainState as DrainState,
         drain_outbox as drain_outbox,
+        keep_draining as keep_draining,
     )
     from starfish_outbox.entry import (
         LastError as LastError,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
         CacheWriteError as CacheWriteError,
         ConflictError as ConflictError,
         CorruptQueueError as CorruptQueueError,
+        DuplicateIdError as DuplicateIdError,
         ItemError as ItemError,
         NotHydratedError as NotHydratedError,
         OfflineError as OfflineError,
@@ -51,27 +55,33 @@ if TYPE_CHECKING:
         SendError as SendError,
         UnackedError as UnackedError,
     )
+    from starfish_outbox.knowing import QueueStatus as QueueStatus
     from starfish_outbox.opening import open_outbox as open_outbox
-    from starfish_outbox.queue import OutboxQueue as OutboxQueue, QueueStatus as QueueStatus
+    from starfish_outbox.queue import OutboxQueue as OutboxQueue
     from starfish_outbox.state import Counts as Counts
 
 _HOME = {
+    "backoff": "Backoff",
     "caches.base": "LocalCache",
     "caches.file": "FileCache",
     "caches.memory": "MemoryCache",
     "caches.sqlite": "SQLiteCache",
     "codec": "content_id",
-    "drain": "DrainProgress DrainResult drain_outbox",
+    "drain": "DrainProgress DrainResult DrainState drain_outbox keep_draining",
     "entry": "LastError OutboxEntry OutboxStatus reset_sending_to_queued",
-    "errors": "AuthNeededError BusyError CacheError CacheWriteError ConflictError CorruptQueueError ItemError "
+    "errors": "AuthNeededError BusyError CacheError CacheWriteError ConflictError CorruptQueueError "
+    "DuplicateIdError ItemError "
     "NotHydratedError OfflineError OutboxError OutboxFullError QueueLockedError RejectedError SendError UnackedError",
+    "knowing": "QueueStatus",
     "opening": "open_outbox",
-    "queue": "OutboxQueue QueueStatus",
+    "queue": "OutboxQueue",
     "state": "Counts",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = sorted([*_MODULE_OF, "schema"])  # noqa: PLE0605  # the names above, each imported when it is first used
+# What ``%load_ext starfish_outbox`` looks for; names for nobody else.
+_MODULE_OF |= dict.fromkeys(("load_ipython_extension", "unload_ipython_extension"), "notebook.magics")
 
 
 def __getattr__(name: str) -> Any:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
-from typing import Literal
+from math import inf
+from typing import Literal, TypeAlias
 from weakref import WeakMethod, finalize
 
 from starfish_outbox.caches.base import EntryStore, Insert, Member, Op, Outcome, Seen
-from starfish_outbox.entry import Claim, StoredEntry
+from starfish_outbox.entry import FAILED, Claim, StoredEntry
 from starfish_outbox.errors import CacheError, CacheWriteError
 from starfish_outbox.state import State
 
@@ -35,6 +36,35 @@ class Claimant:
     def token(self) -> Claim:
         """A claim that equals no other."""
         return Claim(self._store.owner, self._number, next(self._serials), self._kind, self._now_ms())
+
+
+End: TypeAlias = Literal["sent", "failed", "gone", "left"]
+
+
+class Watch:
+    """Waits for the end of one entry: ``sent``, ``failed`` (parked), ``gone``, or ``left`` (the queue moved on).
+
+    Attributes:
+        ended: the first of these that happened, or None so far.
+        last: the entry as it stood before that, where it is known.
+    """
+
+    def __init__(self) -> None:
+        self.ended: End | None = None
+        self.last: StoredEntry | None = None
+        self._event = asyncio.Event()
+
+    def end(self, how: End, last: StoredEntry | None) -> None:
+        """It happened; only the first counts."""
+        if self.ended is None:
+            self.ended, self.last = how, last
+            self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Returns when it has happened, or after so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
 
 
 class Binding:
@@ -63,6 +93,8 @@ class Binding:
         self._write_timeout = write_timeout
         self._waiting: list[tuple[Sequence[Op], asyncio.Future[list[Outcome]]]] = []
         self._flusher: asyncio.Task[None] | None = None
+        self._watched: dict[str, list[Watch]] = {}
+        self._refreshed = -inf
         self._users = 0
         self._pid = os.getpid()
         self._member = Member(now_ms, self._absorb, self._reload)
@@ -99,6 +131,7 @@ class Binding:
                     "open a queue of its own (on the same cache) in each thread"
                 )
             self._waiting, self._flusher, self._member.stale = [], None, True
+            self._watched, self._refreshed = {}, -inf
         self._member.loop, self._pid = loop, os.getpid()
 
     async def refresh(self) -> None:
@@ -110,6 +143,16 @@ class Binding:
         self.attach()
         with self._reading():
             await self.store.refresh(self.key, self._member)
+        self._refreshed = asyncio.get_running_loop().time()
+
+    async def refresh_after(self, seconds: float) -> None:
+        """As ``refresh``, unless it was done less than so many seconds ago: many may ask, one look serves all.
+
+        Raises:
+            CacheError: the store cannot be read.
+        """
+        if asyncio.get_running_loop().time() - self._refreshed >= seconds:
+            await self.refresh()
 
     def apply(self, ops: Sequence[Op]) -> asyncio.Future[list[Outcome]]:
         """Hand operations in, now; the future tells what became of them once they are durable, all or none.
@@ -128,6 +171,29 @@ class Binding:
         self._waiting.append((ops, future))
         return future
 
+    async def durably(self, ops: Sequence[Op]) -> list[Outcome]:
+        """What became of the operations, once durable; a caller that is cancelled does not take them back.
+
+        Raises:
+            CacheWriteError: as ``apply``.
+        """
+        return await asyncio.shield(self.apply(ops))
+
+    @contextmanager
+    def watching(self, id: str) -> Iterator[Watch]:
+        """While entered, the watch learns what becomes of the entry with this id."""
+        watch = Watch()
+        watchers = self._watched.setdefault(id, [])
+        watchers.append(watch)
+        if self.detached:
+            watch.end("left", None)
+        try:
+            yield watch
+        finally:
+            watchers.remove(watch)
+            if not watchers and self._watched.get(id) is watchers:
+                del self._watched[id]
+
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """While entered, the key is kept although the queue may move on."""
@@ -141,6 +207,8 @@ class Binding:
     def detach(self) -> None:
         """The queue moves on: bare claims are given up now, the key once the last late change is recorded."""
         self.detached = True
+        for watch in [watch for watchers in self._watched.values() for watch in watchers]:
+            watch.end("left", None)
         self.bare.close()
         self._let_go()
 
@@ -222,13 +290,24 @@ class Binding:
             listener()
 
     def _absorb(self, changes: Sequence[Seen], own: bool) -> None:
-        for seq, entry in changes:
-            self.state.put(seq, entry)
+        for seq, entry, sent in changes:
+            before = self.state.put(seq, entry)
+            if self._watched:
+                self._tell_watchers(before, entry, sent=sent)
         if not own:
             self._notify()
 
+    def _tell_watchers(self, before: StoredEntry | None, entry: StoredEntry | None, *, sent: bool) -> None:
+        known = before or entry
+        if known is None or known.id is None or (entry is not None and entry.status != FAILED):
+            return
+        for watch in self._watched.get(known.id, ()):
+            watch.end("failed" if entry is not None else "sent" if sent else "gone", before)
+
     def _reload(self, entries: Sequence[StoredEntry], own: bool) -> None:
-        self.state = State(entries)
+        before, self.state = self.state, State(entries)
+        for id in self._watched:
+            self._tell_watchers(before.first(id), self.state.first(id), sent=False)
         if not own:
             self._notify()
 

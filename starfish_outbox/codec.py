@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from starfish_outbox.entry import FAILED, QUEUED, SENDING, LastError, OutboxEntry, StoredEntry
+from starfish_outbox.entry import FAILED, QUEUED, SENDING, LastError, OutboxEntry, Replacement, StoredEntry
 from starfish_outbox.errors import OutboxError
 from starfish_outbox.jsontext import (
     MAX_SAFE_INTEGER,
@@ -35,7 +35,7 @@ from starfish_outbox.jsontext import (
 MAX_ERROR_MESSAGE = 500
 """Characters kept of a failed send's message: errors can quote what they were given, and that is private."""
 
-_FIELDS = ("id", "item", "status", "attempts", "enqueuedAt", "maybeSent", "nextAttemptAt", "lastError")
+_FIELDS = ("id", "item", "status", "attempts", "enqueuedAt", "maybeSent", "nextAttemptAt", "lastError", "replacement")
 _REQUIRED = _FIELDS[:5]
 _WHITESPACE = " \t\n\r"
 _NEARBY = 4096
@@ -96,6 +96,9 @@ def encode_more(entry: StoredEntry) -> str:
         parts.append(
             f'"lastError":{{"type":{encode_string(error.type)},"message":{encode_string(error.message)},"at":{error.at_ms}}}'
         )
+    if entry.replacement is not None:
+        item, at = entry.replacement
+        parts.append(f'"replacement":{{"item":{item},"enqueuedAt":{at}}}')
     if entry.extra:
         typed = {name for name in _FIELDS[5:] if any(part.startswith(f'"{name}":') for part in parts)}
         parts += [f"{encode_string(name)}:{text}" for name, text in entry.extra if name not in typed]
@@ -171,12 +174,9 @@ def stored(seq: int, data: Mapping[str, Any], notes: list[str], place: str) -> S
         notes.append(f"{place}.status is unknown: kept, never drained (id {id!r})")
     optional = {name: data[name] for name in _FIELDS[5:] if name in data}
     maybe_sent, next_attempt = _instant(optional.get("maybeSent")), _instant(optional.get("nextAttemptAt"))
-    last_error = _last_error(optional.get("lastError"))
-    understood = {
-        name
-        for name, value in zip(_FIELDS[5:], (maybe_sent, next_attempt, last_error), strict=True)
-        if value is not None
-    }
+    last_error, replacement = _last_error(optional.get("lastError")), _replacement(optional.get("replacement"))
+    read_as = (maybe_sent, next_attempt, last_error, replacement)
+    understood = {name for name, value in zip(_FIELDS[5:], read_as, strict=True) if value is not None}
     return StoredEntry(
         seq=seq,
         id=id,
@@ -187,6 +187,7 @@ def stored(seq: int, data: Mapping[str, Any], notes: list[str], place: str) -> S
         maybe_sent_ms=maybe_sent,
         next_attempt_ms=next_attempt,
         last_error=last_error,
+        replacement=replacement,
         extra=tuple(
             (name, encode_foreign(value))
             for name, value in data.items()
@@ -198,7 +199,7 @@ def stored(seq: int, data: Mapping[str, Any], notes: list[str], place: str) -> S
 def more_fields(more: str) -> dict[str, Any]:
     """The optional fields of a ``StoredEntry`` that the text of ``encode_more`` holds."""
     entry = stored(0, {**dict.fromkeys(_REQUIRED), "id": "", **decode(f"{{{more}}}")}, [], "")
-    names = ("maybe_sent_ms", "next_attempt_ms", "last_error", "extra")
+    names = ("maybe_sent_ms", "next_attempt_ms", "last_error", "replacement", "extra")
     return {name: getattr(entry, name) for name in names}
 
 
@@ -213,8 +214,16 @@ def public(entry: StoredEntry) -> OutboxEntry[Any]:
         maybe_sent_ms=entry.maybe_sent_ms,
         next_attempt_ms=entry.next_attempt_ms,
         last_error=entry.last_error,
+        replacement=_public_replacement(entry),
         extra={name: decode(text) for name, text in entry.extra},
     )
+
+
+def _public_replacement(entry: StoredEntry) -> OutboxEntry[Any] | None:
+    if entry.replacement is None:
+        return None
+    item, at = entry.replacement
+    return OutboxEntry(entry.id or "", decode(item), QUEUED, 0, at)
 
 
 def entry_to_dict(entry: OutboxEntry[Any]) -> dict[str, Any]:
@@ -228,6 +237,8 @@ def entry_to_dict(entry: OutboxEntry[Any]) -> dict[str, Any]:
     if entry.last_error is not None:
         error = entry.last_error
         data["lastError"] = {"type": error.type, "message": error.message, "at": error.at_ms}
+    if entry.replacement is not None:
+        data["replacement"] = {"item": entry.replacement.item, "enqueuedAt": entry.replacement.enqueued_at}
     return {**data, **{name: value for name, value in entry.extra.items() if name not in data}}
 
 
@@ -244,6 +255,7 @@ def entry_from_dict(data: Mapping[str, Any]) -> OutboxEntry[Any]:
         maybe_sent_ms=entry.maybe_sent_ms,
         next_attempt_ms=entry.next_attempt_ms,
         last_error=entry.last_error,
+        replacement=_public_replacement(entry),
         extra=extra,
     )
 
@@ -378,11 +390,18 @@ def _count(value: Any) -> int | None:
     return min(max(0, int(value)), MAX_SAFE_INTEGER)
 
 
-def _instant(value: Any) -> int | None:
+def _instant(value: Any, *, earliest: int = 0) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_whole and 0 <= value <= MAX_SAFE_INTEGER else None
+    return value if is_whole and earliest <= value <= MAX_SAFE_INTEGER else None
+
+
+def _replacement(value: Any) -> Replacement | None:
+    if not isinstance(value, dict) or value.keys() != {"item", "enqueuedAt"}:
+        return None
+    at = _instant(value["enqueuedAt"], earliest=-MAX_SAFE_INTEGER)  # as an entry's own may be
+    return None if at is None else Replacement(encode_foreign(value["item"]), at)
 
 
 def _last_error(value: Any) -> LastError | None:

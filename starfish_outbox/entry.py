@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
+from starfish_outbox.drawing import Drawn
+
 T = TypeVar("T")
 
 OutboxStatus: TypeAlias = str
@@ -20,6 +22,10 @@ A plain ``str`` as in the published package: a status another program wrote is k
 QUEUED: Final = "queued"
 SENDING: Final = "sending"
 FAILED: Final = "failed"
+
+
+BUSY_HOLDS: Final = "starfish_outbox.BusyError"
+"""The ``LastError.type`` of an entry whose ``nextAttemptAt`` is a server's word to all, and not about this entry."""
 
 
 class LastError(NamedTuple):
@@ -36,8 +42,20 @@ class LastError(NamedTuple):
     at_ms: int
 
 
+class Replacement(NamedTuple):
+    """What is to be sent instead, once the send that is under way has ended.
+
+    Attributes:
+        item: its JSON text.
+        enqueued_at: when it was enqueued, in milliseconds since the Unix epoch.
+    """
+
+    item: str
+    enqueued_at: int
+
+
 @dataclass
-class OutboxEntry(Generic[T]):
+class OutboxEntry(Drawn, Generic[T]):
     """One write that waits: a copy, so changing it changes nothing in the queue.
 
     Attributes:
@@ -49,6 +67,7 @@ class OutboxEntry(Generic[T]):
         maybe_sent_ms: since when it may be at the server without our knowing, or None.
         next_attempt_ms: not before this instant, or None.
         last_error: why the last try failed, or None.
+        replacement: an entry that waits for this one's send to end and then takes its place, or None.
         extra: keys another program stored with the entry, kept as they are.
     """
 
@@ -60,6 +79,7 @@ class OutboxEntry(Generic[T]):
     maybe_sent_ms: int | None = field(default=None, compare=False, repr=False, kw_only=True)
     next_attempt_ms: int | None = field(default=None, compare=False, repr=False, kw_only=True)
     last_error: LastError | None = field(default=None, compare=False, repr=False, kw_only=True)
+    replacement: OutboxEntry[T] | None = field(default=None, compare=False, repr=False, kw_only=True)
     extra: dict[str, Any] = field(default_factory=dict, compare=False, repr=False, kw_only=True)
 
     def __repr__(self) -> str:
@@ -120,6 +140,7 @@ class StoredEntry:
         item: the item's JSON text; for an element without a usable id, the text of the whole element.
         status: usually a string; any decoded JSON value that another program wrote.
         enqueued_at: milliseconds since the Unix epoch; a float when another program wrote one.
+        replacement: what takes its place once the send that is under way has ended, or None.
         extra: unknown keys and the JSON text of their values, in the order they were read.
         claim: who holds it; known to the store, never part of the JSON text.
     """
@@ -133,6 +154,7 @@ class StoredEntry:
     maybe_sent_ms: int | None = None
     next_attempt_ms: int | None = None
     last_error: LastError | None = None
+    replacement: Replacement | None = None
     extra: tuple[tuple[str, str], ...] = ()
     claim: Claim | None = None
 

@@ -4,6 +4,7 @@
 OutboxError
 ├── NotHydratedError   (RuntimeError)           call ``await queue.hydrate(key)`` first
 ├── ItemError          (ValueError, TypeError)  not JSON that both languages read back equal            .path
+├── DuplicateIdError   (ValueError)             ``on_duplicate="raise"``: the id is live, or was sent       .id
 ├── OutboxFullError                             a limit the user set is reached
 ├── CacheError                                  the cause is __cause__
 │   ├── CacheWriteError                         nothing changed in memory; on disk unknown; same id is safe
@@ -43,6 +44,18 @@ class ItemError(OutboxError, ValueError, TypeError):
     def __init__(self, message: str, path: str = "$") -> None:
         super().__init__(message)
         self.path = path
+
+
+class DuplicateIdError(OutboxError, ValueError):
+    """``enqueue(..., on_duplicate="raise")``: the id is live, or was delivered before.
+
+    Attributes:
+        id: the id.
+    """
+
+    def __init__(self, message: str, id: str) -> None:
+        super().__init__(message)
+        self.id = id
 
 
 class OutboxFullError(OutboxError):

@@ -3,52 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from starfish_outbox import codec, transitions
+from starfish_outbox import codec, knowing, transitions
+from starfish_outbox.admission import Admission
 from starfish_outbox.binding import Binding
 from starfish_outbox.caches import LocalCache, store_of
-from starfish_outbox.caches.base import Insert, Op, Outcome, Update, wall_clock_ms
-from starfish_outbox.checks import check_id, check_id_type, check_key, check_limit, check_max_attempts, check_ts
-from starfish_outbox.entry import FAILED, QUEUED, SENDING, OutboxEntry, StoredEntry
-from starfish_outbox.errors import ItemError, NotHydratedError, OutboxFullError
-from starfish_outbox.jsontext import encode_item
+from starfish_outbox.caches.base import Update, wall_clock_ms
+from starfish_outbox.checks import check_id, check_id_type, check_key, check_max_attempts, check_ts
+from starfish_outbox.drawing import Drawn
+from starfish_outbox.entry import QUEUED, OutboxEntry, OutboxStatus, StoredEntry
+from starfish_outbox.errors import DuplicateIdError, NotHydratedError
+from starfish_outbox.knowing import Explanation, Fate, History, Ledger, QueueStatus
 from starfish_outbox.listeners import Listeners
-from starfish_outbox.state import Counts, size_of
+from starfish_outbox.showing import printable
+from starfish_outbox.state import Counts
 from starfish_outbox.transitions import Step
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class QueueStatus:
-    """What a person wants to know of a queue.
-
-    Attributes:
-        key: the cache key, or None when the queue is bound to no identity.
-        counts: entries by status.
-        oldest_ms: when the oldest live entry was enqueued (milliseconds since the Unix epoch), or None.
-        bytes: UTF-8 size of all items.
-        where: where the queue lies.
-        durability: what an acknowledged change survives.
-        set_aside: what could not be read, or was read differently from what was written.
-        stuck: entries that no drain will send, and why.
-    """
-
-    key: str | None
-    counts: Counts
-    oldest_ms: float | None
-    bytes: int
-    where: str
-    durability: str
-    set_aside: tuple[str, ...] = ()
-    stuck: tuple[str, ...] = ()
+OnDuplicate: TypeAlias = Literal["ignore", "replace", "raise"]
 
 
-class OutboxQueue(Generic[T]):
+class OutboxQueue(Drawn, Generic[T]):
     """A durable queue of writes for one identity at a time, deduplicated by id, oldest first.
 
     Made unbound, with or without a running loop; ``await hydrate(key)`` binds it. One loop at a time uses it; another
@@ -62,8 +42,8 @@ class OutboxQueue(Generic[T]):
         max_item_bytes: UTF-8 size of one item.
         max_depth: nesting of one item.
         max_entries: live entries; more raise ``OutboxFullError``.
-        max_bytes: UTF-8 size of all live items; more raise ``OutboxFullError``. (Both limits count what other
-            processes added as of the last refresh.)
+        max_bytes: UTF-8 size of all live items, and of those that wait to replace one; more raise ``OutboxFullError``.
+            (Both limits count what other processes added as of the last refresh.)
         write_timeout: seconds until a write that hangs raises ``CacheWriteError``.
     """
 
@@ -80,29 +60,27 @@ class OutboxQueue(Generic[T]):
         max_bytes: int | None = None,
         write_timeout: float | None = None,
     ) -> None:
-        limits = {"max_item_bytes": max_item_bytes, "max_depth": max_depth, "max_entries": max_entries}
-        for name, value in {**limits, "max_bytes": max_bytes}.items():
-            check_limit(name, value)
+        self._admission = Admission(
+            default=default,
+            big_ints=big_ints,
+            max_item_bytes=max_item_bytes,
+            max_depth=max_depth,
+            max_entries=max_entries,
+            max_bytes=max_bytes,
+        )
         self._store = store_of(cache)
         self._clock = clock or wall_clock_ms
-        self._default = default
-        self._big_ints = big_ints
-        self._max_item_bytes = max_item_bytes
-        self._max_depth = max_depth
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
         self._write_timeout = write_timeout
         self._binding: Binding | None = None
         self._hydrating: asyncio.Event | None = None
         self._generation = 0
         self._target: str | None = None
         self._era = 0
-        self._reserved: dict[str, int] = {}  # on its way into the queue and not yet counted: id -> bytes
         self._listeners = Listeners()
 
     def __repr__(self) -> str:
         key = self._binding.key if self._binding else None
-        return f"OutboxQueue(key={key!r}, {self.counts()}, {self._store.where})"
+        return f"OutboxQueue(key={key!r}, {self.counts()}, {printable(self._store.where)})"
 
     async def __aenter__(self) -> OutboxQueue[T]:
         return self
@@ -112,6 +90,10 @@ class OutboxQueue(Generic[T]):
     ) -> None:
         await self.close()
 
+    def __contains__(self, id: object) -> bool:
+        """Whether an entry with this id is live, as of the last refresh plus own changes."""
+        return isinstance(id, str) and self._binding is not None and self._binding.state.first(id) is not None
+
     def get(self) -> list[OutboxEntry[T]]:
         """A new list with a copy of every entry, oldest first; empty when unbound."""
         return [codec.public(entry) for entry in self._mirror()]
@@ -120,26 +102,27 @@ class OutboxQueue(Generic[T]):
         """As ``get``, only the entries whose item satisfies the predicate."""
         return [entry for entry in self.get() if predicate is None or predicate(entry.item)]
 
+    def page(
+        self, offset: int = 0, limit: int | None = 50, *, status: OutboxStatus | None = None
+    ) -> list[OutboxEntry[T]]:
+        """Some of what ``get`` has, oldest first; the items of no others are decoded.
+
+        Args:
+            offset: entries to leave out before the first.
+            limit: how many at most; None: all that are left.
+            status: only the entries with this one.
+        """
+        entries = iter(self._binding.state) if self._binding else iter(())
+        some = (one for one in entries if one.id is not None and status in (None, one.status))
+        return [codec.public(entry) for entry in islice(some, offset, None if limit is None else offset + limit)]
+
     def counts(self) -> Counts:
         """How many entries have which status; the same cost at any length."""
         return self._binding.state.counts() if self._binding else Counts()
 
     def status(self) -> QueueStatus:
         """Counts, age, size, where it lies, how durable it is, and what needs a person."""
-        binding = self._binding
-        if binding is None:
-            return QueueStatus(None, Counts(), None, 0, self._store.where, self._store.durability)
-        oldest = next(iter(binding.state), None)
-        return QueueStatus(
-            binding.key,
-            binding.state.counts(),
-            oldest.enqueued_at if oldest else None,
-            binding.state.bytes,
-            self._store.where,
-            self._store.durability,
-            tuple(self._store.notes(binding.key)),
-            tuple(_stuck(binding.state, self._store.owner)),
-        )
+        return knowing.status(self._binding, self._store)
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener()`` after every change, once it is durable; the answer ends this subscription.
@@ -207,18 +190,25 @@ class OutboxQueue(Generic[T]):
         if binding is not None:
             await binding.drained()
 
-    async def enqueue(self, id: str, item: T, ts: int | None = None) -> bool:
+    async def enqueue(self, id: str, item: T, ts: int | None = None, *, on_duplicate: OnDuplicate = "ignore") -> bool:
         """Add one entry; True when it was added, False when its id is live already or, with a ledger, was sent.
 
         Either way the entry would survive a power cut when this returns.
 
         Args:
-            id: unique among live entries, and the idempotency key on the wire. A live id's item is not looked at.
+            id: unique among live entries, and the idempotency key on the wire.
             item: JSON that Python and JavaScript read back equal.
             ts: milliseconds since the Unix epoch, the present by default.
+            on_duplicate: what happens where the id is live. ``ignore``: nothing, the item is not looked at. ``raise``:
+                an error, also where the ledger knows the id as sent with this item. ``replace``: this item takes the
+                other's place in the queue, with no failures behind it, and is queued also where the other was parked;
+                one that is being sent is never touched: the new one waits for the end of that send, whatever it is,
+                and then stands in its place; the last of several wins. True, or False where this very item is queued
+                or being sent already. The remote may then see an id twice, with another item: it must take the last.
 
         Raises:
-            ValueError, TypeError: the id or ts is unfit.
+            DuplicateIdError: see ``on_duplicate``.
+            ValueError, TypeError: the id, ts or ``on_duplicate`` is unfit.
             ItemError: the item is unfit; ``.path`` says where.
             OutboxFullError: a limit is reached.
             NotHydratedError: no identity is bound.
@@ -226,14 +216,17 @@ class OutboxQueue(Generic[T]):
         """
         check_id(id)
         check_ts(ts)
+        if on_duplicate not in ("ignore", "replace", "raise"):
+            raise ValueError(f"on_duplicate is 'ignore', 'replace' or 'raise', not {on_duplicate!r}")
         binding = await self._bound()
+        if on_duplicate == "replace":
+            return await self._put(binding, self._entry(id, item, ts))
         if binding.state.first(id) is not None:
-            (touched,) = await _durable(binding, [Update(_touch, id=id)])
+            (touched,) = await binding.durably([Update(_touch, id=id)])
             if touched.entry is not None:
-                return False
-        text = self._encode(id, item)
-        (outcome,) = await self._insert(binding, [self._entry(id, text, ts)])
-        return outcome.applied
+                return _refused(id, "live", on_duplicate)
+        (outcome,) = await self._admission.insert(binding, [self._entry(id, item, ts)])
+        return outcome.applied or _refused(id, outcome.why, on_duplicate)
 
     async def enqueue_many(self, pairs: Iterable[tuple[str, T]]) -> list[bool]:
         """Add many (id, item) pairs in one commit, all or none; what ``enqueue`` would have answered for each.
@@ -250,10 +243,10 @@ class OutboxQueue(Generic[T]):
                 raise TypeError(f"enqueue_many takes pairs of id and item; number {number} is {type(pair).__name__}")
             id, item = pair
             check_id(id)
-            entries.append(self._entry(id, self._encode(id, item), None))
+            entries.append(self._entry(id, item, None))
         if not entries:
             return []
-        return [outcome.applied for outcome in await self._insert(binding, entries)]
+        return [outcome.applied for outcome in await self._admission.insert(binding, entries)]
 
     async def claim(self, id: str) -> bool:
         """Claim the entry for this caller; False when it is unknown or being sent. A failed entry can be claimed.
@@ -265,7 +258,7 @@ class OutboxQueue(Generic[T]):
         binding = await self._bound()
         token = binding.bare.token()
         try:
-            (outcome,) = await _durable(binding, [Update(transitions.claim(token), id=id)])
+            (outcome,) = await binding.durably([Update(transitions.claim(token), id=id)])
         except asyncio.CancelledError:
             # Handed in, not awaited: it stands in line behind the claim that it undoes.
             _ = binding.apply([Update(transitions.release(token), id=id)])
@@ -273,7 +266,10 @@ class OutboxQueue(Generic[T]):
         return outcome.applied
 
     async def remove(self, id: str) -> None:
-        """Remove the entry, whatever it is doing; nothing happens when it is unknown."""
+        """Remove the entry, whatever it is doing; nothing happens when it is unknown.
+
+        After a ``claim`` it says that the send is done: an item that waits to replace the one sent takes its place.
+        """
         await self._change(id, transitions.remove)
 
     async def record_failure(self, id: str, max_attempts: int) -> None:
@@ -293,6 +289,65 @@ class OutboxQueue(Generic[T]):
         """Put the entry back to ``queued``; attempts are kept unless reset. Does nothing while a drain holds it."""
         await self._change(id, transitions.retry(reset_attempts=reset_attempts))
 
+    async def cancel(self, id: str) -> bool:
+        """Take back what was enqueued last under this id, unless it is being sent; True when that is so.
+
+        An entry that is being sent stays; an item that waits to replace it is dropped.
+        """
+        check_id_type(id)
+        (outcome,) = await (await self._bound()).durably([Update(transitions.cancel, id=id)])
+        return outcome.applied
+
+    async def edit(self, id: str, item: T) -> bool:
+        """Give a parked entry another item and queue it again, its attempts forgotten; False where none is parked.
+
+        Raises:
+            As ``enqueue``.
+        """
+        check_id_type(id)
+        binding = await self._bound()
+        step = transitions.correct(self._admission.encode(binding.key, id, item))
+        return (await self._admission.change(binding, id, step)).applied
+
+    async def explain(self, id: str) -> Explanation:
+        """Why this entry is not sent; ``print`` it.
+
+        Raises:
+            NotHydratedError: no identity is bound.
+            CacheError: the store cannot be read.
+        """
+        check_id_type(id)
+        return await knowing.explain(await self._bound(), id, self._clock())
+
+    async def history(self, id: str) -> History:
+        """What is known to have happened to this id, the oldest first: from its entry and from the ledger.
+
+        Raises:
+            NotHydratedError: no identity is bound.
+            CacheError: the store cannot be read.
+        """
+        check_id_type(id)
+        return await knowing.history(await self._bound(), id)
+
+    async def wait_for(self, id: str, *, timeout: float | None = None) -> Fate:
+        """Returns what became of an entry: ``sent``, ``failed`` (parked), or ``removed`` without a known delivery.
+
+        Where a newer item waits to replace the one that is being sent, the newer one is waited for. What another
+        process delivered is known where there is a ledger, and noticed within seconds; elsewhere it was ``removed``.
+
+        Raises:
+            TimeoutError: nothing became of it in so many seconds.
+            NotHydratedError: no identity is bound, or it was left meanwhile.
+            CacheError: the store cannot be read.
+        """
+        check_id_type(id)
+        return await knowing.wait_for(await self._bound(), id, timeout)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The deliveries that are remembered."""
+        return Ledger(self._bound, self._clock)
+
     async def refresh(self) -> None:
         """Learn what other processes changed, and take back claims of processes that are gone.
 
@@ -306,7 +361,7 @@ class OutboxQueue(Generic[T]):
         """Whether the ledger knows this id as delivered; False where no ledger is kept."""
         check_id(id)
         binding = await self._bound()
-        return await self._store.was_sent(binding.key, id)
+        return await self._store.sent(binding.key, id) is not None
 
     async def bound_or_none(self) -> Binding | None:
         """What a drain works on: the identity's own object, once a hydrate that is under way is done.
@@ -320,6 +375,14 @@ class OutboxQueue(Generic[T]):
             return None
         self._binding.attach()
         return self._binding
+
+    def encode(self, id: str, item: T) -> str:
+        """The JSON text that an entry with this id and item is stored with; nothing is enqueued.
+
+        Raises:
+            ItemError: the item is unfit; ``.path`` says where.
+        """
+        return self._admission.encode(self._binding.key if self._binding else None, id, item)
 
     def now_ms(self) -> int:
         """The queue's clock: milliseconds since the Unix epoch."""
@@ -356,83 +419,33 @@ class OutboxQueue(Generic[T]):
             self._hydrating.set()
             self._hydrating = None
 
-    def _encode(self, id: str, item: T) -> str:
-        try:
-            return encode_item(
-                item,
-                big_ints=self._big_ints,
-                default=self._default,
-                max_depth=self._max_depth,
-                max_bytes=self._max_item_bytes,
-            )
-        except ItemError as error:
-            key = self._binding.key if self._binding else None
-            raise ItemError(f"{key!r}, id {id!r}: {error}", error.path) from error.__cause__
+    def _entry(self, id: str, item: T, ts: int | None) -> StoredEntry:
+        return StoredEntry(0, id, self.encode(id, item), QUEUED, 0, self._clock() if ts is None else ts)
 
-    def _entry(self, id: str, text: str, ts: int | None) -> StoredEntry:
-        return StoredEntry(0, id, text, QUEUED, 0, self._clock() if ts is None else ts)
-
-    async def _insert(self, binding: Binding, entries: list[StoredEntry]) -> list[Outcome]:
-        ops = [Insert(entry) for entry in entries]
-        if self._max_entries is None and self._max_bytes is None:
-            return await _durable(binding, ops)
-        fresh = await self._reserve(binding, entries)
-        inserted = binding.apply(ops)
-        # Not when the caller goes: what is cancelled can still land, and needs its room.
-        inserted.add_done_callback(lambda _: [self._reserved.pop(id, None) for id in fresh])
-        return await asyncio.shield(inserted)
-
-    async def _reserve(self, binding: Binding, entries: list[StoredEntry]) -> list[str]:
-        """Keep room for the entries while they are on their way; which ids need some.
-
-        Raises:
-            OutboxFullError: a limit leaves none.
-        """
-        sizes = {entry.id: size_of(entry.item) for entry in entries if entry.id is not None}
-        delivered: set[str] = set()
-        while True:
-            reserved = self._reserved
-            fresh = [id for id in sizes if id not in reserved and id not in delivered and not binding.state.first(id)]
-            full = self._is_full(binding, len(fresh), sum(sizes[id] for id in fresh)) if fresh else ""
-            if not full:
-                reserved.update({id: sizes[id] for id in fresh})
-                return fresh
-            known = {id for id in fresh if await self._store.was_sent(binding.key, id)}
-            if not known:
-                raise OutboxFullError(f"{binding.key!r}: {fresh[0]!r} was not stored; {full}")
-            delivered |= known  # what the ledger knows is not added again
-
-    def _is_full(self, binding: Binding, entries: int, size: int) -> str:
-        """Why there is no room for so many entries and bytes; empty when there is."""
-        total = len(binding.state) + len(self._reserved)
-        if self._max_entries is not None and total + entries > self._max_entries:
-            return f"there are {total} entries of at most {self._max_entries}"
-        if self._max_bytes is not None:
-            used = binding.state.bytes + sum(self._reserved.values())
-            if used + size > self._max_bytes:
-                return f"it needs {size} bytes, and {used} of at most {self._max_bytes} are in use"
-        return ""
+    async def _put(self, binding: Binding, entry: StoredEntry) -> bool:
+        """Make this the item of its id: in the place of what is live, or as a new entry."""
+        id = entry.id or ""
+        step = transitions.supersede(entry.item, int(entry.enqueued_at))
+        while True:  # an entry can come and go between two looks
+            if binding.state.first(id) is not None:
+                outcome = await self._admission.change(binding, id, step)
+                if outcome.entry is not None:
+                    return outcome.applied
+            (outcome,) = await self._admission.insert(binding, [entry])
+            if outcome.why != "live":
+                return outcome.applied
 
     async def _change(self, id: str, step: Step) -> None:
         check_id_type(id)
-        await _durable(await self._bound(), [Update(step, id=id, rewrite=True)])
-
-
-async def _durable(binding: Binding, ops: Sequence[Op]) -> list[Outcome]:
-    """What became of the operations, once durable; a caller that is cancelled does not take them back."""
-    return await asyncio.shield(binding.apply(ops))
+        await (await self._bound()).durably([Update(step, id=id, rewrite=True)])
 
 
 def _touch(entry: StoredEntry) -> None:
     """Changes nothing: asks the store whether an entry that the mirror shows is still there, and durable."""
 
 
-def _stuck(entries: Iterable[StoredEntry], owner: str) -> Iterator[str]:
-    for entry in entries:
-        if entry.id is None:
-            yield "an entry whose id is no string: never drained; another program wrote it"
-        elif entry.status == SENDING and entry.claim is not None and entry.claim.kind == "bare":
-            whose = "this process" if entry.claim.owner == owner else "another process"
-            yield f"{entry.id!r} is claimed by {whose} (claim(), not a drain)"
-        elif entry.status not in (QUEUED, SENDING, FAILED):
-            yield f"{entry.id!r} has the unknown status {entry.status!r}: never drained; retry() puts it back"
+def _refused(id: str, why: str, on_duplicate: OnDuplicate) -> Literal[False]:
+    if on_duplicate == "raise":
+        what = "was sent before, with this very item" if why == "sent" else "is live: it waits to be sent, or is parked"
+        raise DuplicateIdError(f"the id {id!r} {what}", id)
+    return False

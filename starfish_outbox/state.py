@@ -85,13 +85,13 @@ class State:
 
     @property
     def bytes(self) -> int:
-        """UTF-8 size of all items' texts."""
+        """UTF-8 size of all items' texts, those that wait to take another's place too."""
         return self._bytes
 
     def _count(self, entry: StoredEntry, by: int) -> None:
         known = isinstance(entry.status, str) and entry.status in self._counts and entry.id is not None
         self._counts[entry.status if known else ""] += by
-        self._bytes += by * size_of(entry.item)
+        self._bytes += by * weight(entry)
 
     def _index(self, entry: StoredEntry) -> None:
         if entry.id is None:
@@ -114,6 +114,11 @@ class State:
         self._first[entry.id] = twins[0]
         if len(twins) == 1:
             del self._twins[entry.id]
+
+
+def weight(entry: StoredEntry) -> int:
+    """Bytes of its item, and of the one that is to take its place."""
+    return size_of(entry.item) + (0 if entry.replacement is None else size_of(entry.replacement.item))
 
 
 def size_of(text: str) -> int:

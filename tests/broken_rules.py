@@ -16,7 +16,7 @@ from starfish_outbox.binding import Binding
 from starfish_outbox.caches import adapter
 from starfish_outbox.caches.adapter import AdaptedStore
 from starfish_outbox.caches.base import Insert, Member, Op, Outcome, Update, settled
-from starfish_outbox.drain import _Pass
+from starfish_outbox.drain.passes import Pass
 from starfish_outbox.entry import Claim, StoredEntry
 from starfish_outbox.transitions import let_go, remove
 from tests.schedule_plan import Rules
@@ -152,7 +152,7 @@ def _on(store: Callable[[LocalCache], AdaptedStore]) -> Callable[..., OutboxQueu
     return make
 
 
-async def _no_word(self: _Pass, seq: int, step: object) -> None:
+async def _no_word(self: Pass, seq: int, step: object) -> None:
     """In place of ``_put_back``."""
 
 
@@ -185,7 +185,7 @@ BROKEN: Final[tuple[Rules, ...]] = (
     Rules(
         "skips-settlement-when-cancelled",
         _on(KeepsDeadClaims),
-        _patch(_Pass, "_put_back", _no_word),
+        _patch(Pass, "_put_back", _no_word),
         found_as="stuck in sending|did not drain",
     ),
     Rules(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 import time
@@ -52,6 +53,27 @@ def cli_process(*args: str | Path, **options: Any) -> Ran:
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
+def on_a_terminal(*args: str | Path, **environment: str) -> str:
+    """What the command shows on a terminal of 80 columns, before it ends with 0."""
+    ours, theirs = pty.openpty()
+    plain = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}}
+    settings = {**plain, "TERM": "xterm-256color", "COLUMNS": "80", **environment}
+    child = subprocess.Popen(command(*args), stdout=theirs, stderr=theirs, stdin=theirs, env=settings)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 1 << 16)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    assert child.wait(60) == 0
+    return shown.decode()
+
+
 def store(folder: Path, kind: str) -> Store:
     """A place for a store of this kind; what lies there is not made yet."""
     return store_at(f"{folder}/{ {'sqlite': 'outbox.db', 'directory': 'files/', 'file': 'My queue.json'}[kind] }")
@@ -83,6 +105,11 @@ def fill(place: Store, entries: Sequence[tuple[str, Any]], *, key: str | None = 
         cache.close()
 
     asyncio.run(work())
+
+
+def numbered(count: int, **more: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Entries for ``fill``: ``obs-0`` with the item ``{"n": 0}``, and so on."""
+    return [(f"obs-{number}", {"n": number, **more}) for number in range(count)]
 
 
 def entries_in(place: Store, key: str | None = None) -> list[dict[str, Any]]:

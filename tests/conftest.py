@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,12 +17,17 @@ import pytest
 from hypothesis import settings
 
 from starfish_outbox import FileCache, LocalCache, MemoryCache, OutboxQueue, SQLiteCache
+from starfish_outbox.testing import ManualClock as ManualClock  # noqa: PLC0414  # tests take it from here
 from tests.workers.zygote import Zygote
 
 # The same examples in every CI run: a new counterexample belongs on a desk, not in the way of an unchanged tree.
 settings.register_profile("ci", derandomize=True, database=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and every program that they start as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 KEY = "outbox.ana"
 
@@ -40,19 +46,6 @@ class PlainCache:
 
     async def remove_item(self, key: str) -> None:
         self.texts.pop(key, None)
-
-
-class ManualClock:
-    """Milliseconds since the Unix epoch that pass only when told."""
-
-    def __init__(self, now_ms: int = 1_700_000_000_000) -> None:
-        self.now_ms = now_ms
-
-    def __call__(self) -> int:
-        return self.now_ms
-
-    def advance(self, seconds: float) -> None:
-        self.now_ms += round(seconds * 1000)
 
 
 class Place:

@@ -67,8 +67,11 @@ class Peer:
 
 
 @contextlib.asynccontextmanager
-async def serving(handler: Handler, port: int = 0) -> AsyncIterator[str]:
-    """The URL of a server on loopback; on the way out each connection is closed and its handler has ended."""
+async def serving(handler: Handler, port: int = 0, *, sock: socket.socket | None = None) -> AsyncIterator[str]:
+    """The URL of a server on loopback; on the way out each connection is closed and its handler has ended.
+
+    With ``sock`` it listens on that socket, which is bound already.
+    """
     tasks: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -84,7 +87,10 @@ async def serving(handler: Handler, port: int = 0) -> AsyncIterator[str]:
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", port)
+    if sock is None:
+        server = await asyncio.start_server(handle, "127.0.0.1", port)
+    else:
+        server = await asyncio.start_server(handle, sock=sock)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     finally:
@@ -129,7 +135,10 @@ class Endpoint:
         self.connections += 1
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
-            length = next(int(line[16:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            lines = head.lower().split(b"\r\n")
+            if b"expect: 100-continue" in lines:
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            length = next((int(line[16:]) for line in lines if line.startswith(b"content-length:")), 0)
             self.requests.append(Request(head, await reader.readexactly(length)))
             writer.write(self._answer)
             await writer.drain()

@@ -153,6 +153,25 @@ ELEMENTS: Final[dict[str, Element]] = {
     "R10-status-sending-maybeSent": clean(
         compact(entry(status="sending", maybeSent=7)), compact(entry(maybeSent=7)), maybeSent=7
     ),
+    # Whoever claimed it is gone, and whoever tried it since did not know the key: the newer item takes its place.
+    **{
+        f"R11-replacement-{status}": Element(
+            compact(entry(status=status, attempts=2, replacement={"item": {"b": 1}, "enqueuedAt": 7}, meta=1)),
+            (entry(item={"b": 1}, enqueuedAt=7, **marks, meta=1),),
+            compact(entry(item={"b": 1}, enqueuedAt=7, **marks, meta=1)),
+            "",
+        )
+        for status, marks in (("sending", {"maybeSent": 1_700_000_000_000}), ("queued", {}), ("failed", {}))
+    },
+    "R11-replacement-unknown-status": Element(
+        compact(entry(status="paused", replacement={"item": 2, "enqueuedAt": 7})),
+        (entry(status="paused", replacement={"item": 2, "enqueuedAt": 7}),),
+        compact(entry(status="paused", replacement={"item": 2, "enqueuedAt": 7})),
+        "$[1].status is unknown: kept",
+    ),
+    "R11-replacement-in-a-form-that-is-not-ours": clean(
+        compact(entry(replacement={"item": 2, "enqueuedAt": "7"})), replacement={"item": 2, "enqueuedAt": "7"}
+    ),
     "R11-unknown-keys": clean(
         compact(entry(zeta=[1, {"a": None}], nextAttemptAt="soon", meta={"b": 1, "a": 2}, __proto__={"x": 1})),
         zeta=[1, {"a": None}],

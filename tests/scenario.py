@@ -73,8 +73,9 @@ class Stage:
         self.key = f"{KEY}.{number}"
         self.remote = Remote()
 
-    async def open(self, ids: tuple[str, ...] = IDS) -> OutboxQueue[Any]:
-        queue = OutboxQueue[Any](self.cache, clock=ManualClock())
+    async def open(self, ids: tuple[str, ...] = IDS, *, clock: Callable[[], int] | None = None) -> OutboxQueue[Any]:
+        """With the entries; the clock stands still unless one is given."""
+        queue = OutboxQueue[Any](self.cache, clock=clock or ManualClock())
         await queue.hydrate(self.key)
         await queue.enqueue_many([(id, {"of": id}) for id in ids])
         return queue

@@ -43,7 +43,14 @@ WORDS = (
     r'"\u0000"',
 )
 ERRORS = ('{"type":"E","message":"m","at":1}', '{"type":"E","message":"m","at":1.5}')
-SPELLINGS = (*NUMBERS, *WORDS, *ERRORS, "null", "true", "false", "[]", "{}")
+REPLACEMENTS = (
+    '{"item":[1],"enqueuedAt":2}',
+    '{"enqueuedAt":-2.0,"item":{"b":1e2}}',
+    '{"item":null,"enqueuedAt":1.5}',
+    '{"item":0}',
+    '{"item":0,"enqueuedAt":1,"id":"x"}',
+)
+SPELLINGS = (*NUMBERS, *WORDS, *ERRORS, *REPLACEMENTS, "null", "true", "false", "[]", "{}")
 USUAL = {
     "id": WORDS,
     "status": WORDS,
@@ -51,8 +58,9 @@ USUAL = {
     "enqueuedAt": NUMBERS,
     "maybeSent": NUMBERS,
     "lastError": ERRORS,
+    "replacement": REPLACEMENTS,
 }
-KEYS = (*PLAIN, "maybeSent", "nextAttemptAt", "lastError", "meta", "__proto__", "")
+KEYS = (*PLAIN, "maybeSent", "nextAttemptAt", "lastError", "replacement", "meta", "__proto__", "")
 
 
 @st.composite

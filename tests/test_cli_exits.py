@@ -38,18 +38,22 @@ def with_bad_row(folder: Path) -> Path:
     return path
 
 
-def sent(folder: Path) -> Ran:
-    """A drain that delivers everything."""
+def answered(folder: Path, status: int, *args: str) -> Ran:
+    """A command that sends two entries to a server that answers every one so."""
     place = store(folder, "sqlite")
     fill(place, [("a", 1), ("b", 2)])
 
-    async def drain() -> Ran:
+    async def run() -> Ran:
         server = Endpoint()
-        server.answers(201)
+        server.answers(status)
         async with serving(server.handle) as url:
-            return await asyncio.to_thread(cli, "drain", "--to", url, "--store", place.path)
+            return await asyncio.to_thread(cli, *args, "--to", url, "--store", place.path)
 
-    return asyncio.run(drain())
+    return asyncio.run(run())
+
+
+def watched(folder: Path, status: int) -> Ran:
+    return answered(folder, status, "watch", "--until-empty", "--no-probe")
 
 
 def without_room(folder: Path, *args: str) -> Ran:
@@ -136,11 +140,15 @@ ENDS: dict[tuple[str, int], Callable[[Path], Ran]] = {
     ("conformance", 1): lambda folder: conformance(folder, known="python"),
     ("conformance", 2): lambda _: cli("conformance", "--driver", "/no/such/program"),
     ("conformance", 130): interrupted_conformance,
-    ("drain", 0): sent,
+    ("drain", 0): lambda folder: answered(folder, 201, "drain"),
     ("drain", 2): lambda folder: cli("drain", "--to", "nonsense", "--store", filled(folder)),
     ("drain", 3): lambda folder: cli("drain", "--to", NOWHERE, "--store", filled(folder)),
     ("drain", 4): lambda folder: without_room(folder, "drain", "--to", NOWHERE),
     ("drain", 130): lambda folder: interrupted(folder, "drain", "--to", NOWHERE, "--identity", "me"),
+    ("watch", 0): lambda folder: watched(folder, 201),
+    ("watch", 2): lambda folder: cli("watch", "--to", "nonsense", "--store", filled(folder)),
+    ("watch", 3): lambda folder: watched(folder, 422),
+    ("watch", 130): lambda folder: interrupted(folder, "watch", "--to", NOWHERE, "--identity", "me"),
 }
 
 

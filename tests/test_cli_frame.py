@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
 from importlib.metadata import version
@@ -14,7 +13,7 @@ import pytest
 from starfish_outbox.cli.exits import COMMANDS, MEANINGS
 from starfish_outbox.cli.fields import FIELDS
 from starfish_outbox.cli.helptext import between_markers, helptext, with_section
-from tests.cli import cli, cli_process, command, fill, store
+from tests.cli import cli, cli_process, command, fill, on_a_terminal, store
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,32 +66,22 @@ def test_without_the_extra_it_says_which_one_to_install(library: str) -> None:
     )
 
 
+def test_only_check_loads_what_takes_a_second_to_load(tmp_path: Path) -> None:
+    code = "import sys; from starfish_outbox.cli.app import app; app(sys.argv[1:], standalone_mode=False); "
+    code += "print('jsonschema' in sys.modules)"
+    path = filled(tmp_path)
+    for args, loaded in ((["list", "--store", path], "False"), (["check", path], "True")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, check=True, timeout=60
+        )
+        assert done.stdout.splitlines()[-1] == loaded, args
+
+
 def test_an_error_as_json_is_a_document_too(tmp_path: Path) -> None:
     ran = cli("list", "--store", tmp_path / "nix.db", "--json")
     message = f"there is no outbox at {tmp_path}/nix.db"
     assert ran.document == {"error": {"type": "RefusedError", "message": message, "exit": 2}}
     assert ran.err == f"error: {message}\n"
-
-
-def on_a_terminal(*args: str | Path, **environment: str) -> str:
-    """What the command shows on a terminal of 80 columns."""
-    ours, theirs = pty.openpty()
-    plain = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}}
-    settings = {**plain, "TERM": "xterm-256color", "COLUMNS": "80", **environment}
-    child = subprocess.Popen(command(*args), stdout=theirs, stderr=theirs, stdin=theirs, env=settings)
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            part = os.read(ours, 1 << 16)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        shown += part
-    os.close(ours)
-    assert child.wait(60) == 0
-    return shown.decode()
 
 
 def test_colours_are_for_terminals_and_can_be_switched_off(tmp_path: Path) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from starfish_outbox import OutboxQueue
 from starfish_outbox.cli.fields import ENTRY, FIELDS
+from starfish_outbox.testing import Answer, MisbehavingServer
 from tests.cli import KEY, KINDS, cli, cli_process, everything, fill, holder, key_in, store, tell
 
 FIVE = [(f"obs-{number}", {"secret": f"item {number}"}) for number in range(5)]
@@ -130,6 +134,81 @@ def test_show_of_an_unknown_id_ends_with_3_and_says_where_it_looked(tmp_path: Pa
     ran = cli("show", "nix", "--store", place.path)
     assert ran.code == 3
     assert ran.err == f"no entry 'nix': '{KEY}' in {place.path}\n"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_show_explains_why_an_entry_is_not_sent_and_what_happened_to_it(tmp_path: Path, kind: str) -> None:
+    place = store(tmp_path, kind)
+    fill(place, FIVE, fail=["obs-1"])
+    shown = {id: cli("show", id, "--store", place.path, "--json").document for id in ("obs-0", "obs-1", "nix")}
+    assert [document["situation"] for document in shown.values()] == ["queued", "failed", "unknown"]
+    assert shown["obs-0"]["reason"] == "is queued: the next pass takes it."
+    assert shown["obs-1"]["reason"].startswith("is parked after 1 failed attempt: ")
+    enqueued, failed = shown["obs-1"]["history"]
+    assert enqueued == {"at": 1_700_000_000_001, "event": "enqueued", "detail": ""}
+    assert (failed["event"], failed["detail"]) == ("failed", "RejectedError: the server answered 422 (attempt 1)")
+    assert failed["at"] == shown["obs-1"]["entries"][0]["lastError"]["at"]
+    assert shown["nix"]["history"] == []
+    out = cli("show", "obs-1", "--store", place.path).out
+    assert "'obs-1' is parked after 1 failed attempt: " in out
+    assert out.endswith("  failed: RejectedError: the server answered 422 (attempt 1)\n")
+
+
+def test_show_says_that_a_server_asked_all_to_wait_whichever_entry_was_told(tmp_path: Path) -> None:
+    place = store(tmp_path, "sqlite")
+    fill(place, FIVE[:2])
+    with MisbehavingServer() as server:
+        server.plan(Answer(429, retry_after=900))
+        cli("drain", "--to", server.url, "--store", place.path)
+    for id, _ in FIVE[:2]:
+        document = cli("show", id, "--store", place.path, "--json").document
+        assert document["situation"] == "waiting"
+        assert "the server asked all to wait" in document["reason"]
+
+
+def test_show_of_a_claim_whose_process_is_gone_does_not_say_that_it_is_being_sent(tmp_path: Path) -> None:
+    place = store(tmp_path, "sqlite")
+    fill(place, FIVE)
+    with holder(place, "obs-2"):
+        held = cli("show", "obs-2", "--store", place.path, "--json").document
+    gone = cli("show", "obs-2", "--store", place.path, "--json").document
+    assert held["reason"] == "is claimed: another process holds it by claim(), not by a drain."
+    assert held["history"][-1]["detail"] == "another process holds it by claim(), not by a drain"
+    words = "was being sent by a process that is gone; it is queued again at the next opening"
+    assert (gone["reason"], gone["history"][-1]["detail"]) == (f"{words}.", words)
+
+
+async def test_a_newer_item_that_waits_for_the_end_of_a_send_is_shown(tmp_path: Path) -> None:
+    place = store(tmp_path, "sqlite")
+    cache = place.cache()
+    queue: OutboxQueue[Any] = OutboxQueue(cache)
+    await queue.hydrate(KEY)
+    await queue.enqueue("obs-0", {"secret": "older"})
+    await queue.claim("obs-0")
+    await queue.enqueue("obs-0", {"secret": "the newer"}, ts=1_700_000_000_000, on_duplicate="replace")
+    ran = {
+        args: await asyncio.to_thread(cli, *args, "--store", place.path)
+        for args in (
+            ("list",),
+            ("list", "--json"),
+            ("list", "--json", "--items"),
+            ("show", "obs-0"),
+            ("show", "obs-0", "--no-item"),
+        )
+    }
+    await queue.close()
+    cache.close()
+    assert "  sending, a newer item waits  " in ran["list",].out
+    newer = {"enqueuedAt": 1_700_000_000_000, "size": len('{"secret":"the newer"}')}
+    assert ran["list", "--json"].document["entries"][0]["replacement"] == newer
+    [entry] = ran["list", "--json", "--items"].document["entries"]
+    assert (entry["item"], entry["replacement"]) == (
+        {"secret": "older"},
+        {**newer, "item": {"secret": "the newer"}},
+    )
+    assert "22 B: it takes the place of this one" in ran["show", "obs-0"].out
+    assert '"secret": "the newer"' in ran["show", "obs-0"].out
+    assert "the newer" not in ran["list",].out + ran["list", "--json"].out + ran["show", "obs-0", "--no-item"].out
 
 
 @pytest.mark.parametrize("kind", KINDS)

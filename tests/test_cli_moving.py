@@ -105,6 +105,44 @@ def test_sending_without_an_owner_is_queued_and_maybe_sent(tmp_path: Path) -> No
     assert entry == {"id": "a", "item": 1, "status": "queued", "attempts": 2, "enqueuedAt": 3}
 
 
+@pytest.mark.parametrize("status", ["sending", "queued", "failed"])
+def test_a_newer_item_that_waits_takes_its_place_in_the_copy(tmp_path: Path, status: str) -> None:
+    """Nothing in the copy is being sent; and a program that does not know the key may have ended the send before."""
+    waits = {"replacement": {"item": 2, "enqueuedAt": 7}, "k": 0}
+    source = written(tmp_path, [{"id": "a", "item": 1, "status": status, "attempts": 2, "enqueuedAt": 3, **waits}])
+    for number, kind in enumerate(KINDS):
+        (tmp_path / str(number)).mkdir()
+        place = store(tmp_path / str(number), kind)
+        assert cli("import", source, "--store", path_of(place), *place_args(place)).code == 0
+        [entry] = entries_in(place)
+        assert (entry.pop("maybeSent", 0) > 1_700_000_000_000) == (status == "sending")
+        assert entry == {"id": "a", "item": 2, "status": "queued", "attempts": 0, "enqueuedAt": 7, "k": 0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_being_sent_and_what_waits_are_left_as_they_are_by_an_export(tmp_path: Path, kind: str) -> None:
+    async def work() -> tuple[list[Any], list[Any]]:
+        cache = place.cache()
+        queue = OutboxQueue[Any](cache)
+        await queue.hydrate(key_in(place))
+        await queue.enqueue("a", 1)
+        assert await queue.claim("a")
+        await queue.enqueue("a", 2, on_duplicate="replace")
+        ran = await asyncio.to_thread(cli, "export", "-", "--store", path_of(place), *place_args(place))
+        assert ran.code == 0, ran
+        (entry,) = queue.get()
+        assert entry.replacement is not None
+        assert (entry.item, entry.status, entry.replacement.item) == (1, "sending", 2)
+        await queue.close()
+        cache.close()
+        return json.loads(ran.out), [entry.replacement.enqueued_at]
+
+    place = store(tmp_path, kind)
+    [copy], [at] = asyncio.run(work())
+    assert copy.pop("maybeSent") > 1_700_000_000_000
+    assert copy == {"id": "a", "item": 2, "status": "queued", "attempts": 0, "enqueuedAt": at}
+
+
 def test_a_dry_run_counts_what_the_import_then_does_and_changes_nothing(tmp_path: Path) -> None:
     place = store(tmp_path, "sqlite")
     fill(place, [("there", 0), ("delivered", 1)])

@@ -73,7 +73,12 @@ async def test_drain_ends_with_3_while_anything_is_left_and_says_what(tmp_path: 
     async with serving(server.handle) as url:
         ran = await asyncio.to_thread(cli, "drain", "--to", url, "--store", place.path, "--limit", "2")
         assert ran.code == 3
-        assert ran.out == f"1 sent, 1 failed, 2 left: '{key_in(place)}' in {place.path}\n"
+        assert ran.out == (
+            f"1 sent, 1 failed, 2 left: '{key_in(place)}' in {place.path}\n\n"
+            "left    entries  because\n"
+            "failed        1  RejectedError: the server answered 422: bad\n"
+            "queued        1  it was not tried yet\n"
+        )
         assert "stopped (limit): 2 entries were taken" in ran.err
         assert "1 failed: `list --status failed` says why" in ran.err
         ran = await asyncio.to_thread(cli, "drain", "--to", url, "--store", place.path)
@@ -90,7 +95,7 @@ async def test_a_failing_entry_is_parked_after_max_attempts(tmp_path: Path) -> N
     server.answers(500)
     async with serving(server.handle) as url:
         for failed in (0, 1):
-            args = ["drain", "--to", url, "--store", str(place.path), "--max-attempts", "2", "--json"]
+            args = ["drain", "--to", url, "--store", str(place.path), "--max-attempts", "2", "--now", "--json"]
             ran = await asyncio.to_thread(cli, *args)
             assert (ran.code, ran.document["failed"]) == (3, failed)
 

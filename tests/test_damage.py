@@ -118,6 +118,36 @@ async def test_a_changed_row_is_quarantined_and_hides_no_other(
     cache.close()
 
 
+async def test_a_name_in_the_schema_that_is_no_text_hides_no_entry(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    data = await make_database(path)
+    damaged = data[:PAGE].replace(b"attempts", b"att\xa0mpts") + data[PAGE:]
+    assert damaged != data
+    path.write_bytes(damaged)
+    cache = SQLiteCache(path)
+    async with OutboxQueue[Any](cache) as queue:
+        await queue.hydrate(KEY)
+        assert len(queue.get()) == ENTRIES
+        assert len(queue.status().set_aside) == 1
+    cache.close()
+
+
+async def test_what_was_set_aside_is_not_said_of_another_file_that_comes_to_lie_there(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    await make_database(path)
+    execute(path, "UPDATE entries SET attempts = 9 WHERE id = '0002'")
+    held = SQLiteCache(path)  # what is known of a path is shared by all who hold it
+    for damaged in (1, 0):
+        cache = SQLiteCache(path)
+        queue = OutboxQueue[Any](cache)
+        await queue.hydrate(KEY)
+        assert len(queue.status().set_aside) == damaged
+        await queue.close()
+        cache.close()
+        path.unlink()
+    held.close()
+
+
 async def test_a_row_that_is_damaged_while_the_queue_is_open_is_set_aside_at_the_next_refresh(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     await make_database(path)

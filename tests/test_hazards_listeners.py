@@ -199,7 +199,7 @@ async def test_d30_the_order_is_that_of_enqueuing_whatever_the_clock_says(place:
     clock = ManualClock()
     queue, sent = await opened(place.cache, clock=clock), list[str]()
     await queue.enqueue("a", 1)
-    clock.advance(-3600)
+    clock.jump(-3600)
     await queue.enqueue("b", 1)
     await queue.enqueue("c", 1, ts=0)
     assert [entry.enqueued_at for entry in queue.get()] == [1_700_000_000_000, 1_699_996_400_000, 0]

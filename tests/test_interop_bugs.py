@@ -22,8 +22,9 @@ from tests.reporting import report
 DRIVER_WITH_A_BUG = """
 import asyncio, dataclasses, json, sys, unicodedata
 sys.path.insert(0, sys.argv[1])
-from starfish_outbox import binding, codec, drain, entry, listeners, queue, state, transitions
+from starfish_outbox import admission, binding, codec, entry, listeners, queue, state, transitions
 from starfish_outbox.caches import adapter, array, base
+from starfish_outbox.drain import lineup, passes, settling
 from starfish_outbox.jsontext import encode_foreign, spelling, writing
 def change(module, name, make):
     setattr(module, name, make(getattr(module, name)))
@@ -65,7 +66,7 @@ def with_neighbour(real):
         if outcome.applied and outcome.entry is None:
             behind = next((e.seq for e in self.state if e.seq > outcome.seq), None)
             if behind is not None:
-                undo.append((behind, self.put(behind, None)))
+                undo.append(base.Seen(behind, self.put(behind, None)))
         return outcome
     return apply
 change(array.Array, 'apply', with_neighbour)
@@ -142,18 +143,22 @@ change(binding.Binding, '_reload', merged)
 """,
     "a claim outlives its process": "change(adapter, 'free', lambda real: lambda entry, *_: entry)",
     # The pass.
-    "the youngest entry is sent first": "change(drain._Pass, '_snapshot', lambda real: lambda self: real(self)[::-1])",
+    "the youngest entry is sent first": """
+change(lineup.Lineup, '__init__', lambda real: lambda self, entries, *rest: real(self, list(entries)[::-1], *rest))
+""",
     "a pass sends failed entries": """
-change(drain._Pass, '_snapshot', lambda real: lambda self: [e.seq for e in self.binding.state if e.status != 'sending'])
+change(lineup.Lineup, '__init__', lambda real: lambda self, entries, *rest:
+    real(self, [dataclasses.replace(e, status='queued') if e.status == 'failed' else e for e in entries], *rest))
 change(transitions, 'claim', lambda real: lambda token, **_: real(token))
 """,
     "a pass ends at the first failure": """
 def and_stop(real):
-    def judge(self, *about):
-        self._stop('busy', '')
-        return real(self, *about)
-    return judge
-change(drain._Pass, '_judge', and_stop)
+    def settle(self, entry, token, answer):
+        if answer.error is not None:
+            self._stop('busy', '')
+        return real(self, entry, token, answer)
+    return settle
+change(settling.Judge, 'settle', and_stop)
 """,
     "a pass knows no most attempts": """
 change(transitions, 'attempt_failed', lambda real: lambda token, most, error, **more: real(token, 99, error, **more))
@@ -164,14 +169,14 @@ def counted(real):
         real(self, settlement, outcome)
         self.result.failed += settlement.outcome == 'attempt' and outcome.entry.status == 'queued'
     return count
-change(drain._Pass, '_count', counted)
+change(passes.Pass, '_count', counted)
 """,
     "a send is given the entry as it will be": """
 change(codec, 'public', lambda real: lambda e: real(e if e.claim is None else dataclasses.replace(e, status='sending')))
-change(drain._Pass, '_claim', lambda real: lambda self, seq, token, last: later(real, self, seq, token, last))
+change(passes.Pass, '_claim', lambda real: lambda self, *about: later(real, self, *about))
 async def later(real, self, *about):
-    found = await real(self, *about)
-    return found and self.binding.state.get(found.seq)
+    flights = await real(self, *about)
+    return [dataclasses.replace(flight, entry=self.binding.state.get(flight.entry.seq)) for flight in flights]
 """,
     # The text.
     "unknown keys are dropped": "change(codec, 'encode_more', lambda real: lambda entry: '')",
@@ -180,14 +185,14 @@ change(codec, 'stored', lambda real: lambda seq, data, *rest:
     real(seq, {n: v for n, v in data.items() if n != '__proto__'}, *rest))
 """,
     "items are spelled as in Python": """
-change(queue, 'encode_item', lambda real: lambda item, **_: json.dumps(item))
+change(admission, 'encode_item', lambda real: lambda item, **_: json.dumps(item))
 """,
     "numbers are spelled as in Python": """
 for module in (writing, spelling):
     change(module, 'encode_number', lambda real: repr)
 """,
     "keys are sorted": """
-change(queue, 'encode_item', lambda real: lambda item, **options:
+change(admission, 'encode_item', lambda real: lambda item, **options:
     encode_foreign(json.loads(json.dumps(item, sort_keys=True))))
 """,
     "what is not ASCII is escaped": """
@@ -200,7 +205,7 @@ change(codec, 'stored', lambda real: lambda *about:
     dataclasses.replace(e := real(*about), item=json.dumps(json.loads(e.item), separators=(',', ':'))))
 """,
     "U+2028 is escaped, as some libraries do": """
-change(queue, 'encode_item', lambda real: lambda *about, **options:
+change(admission, 'encode_item', lambda real: lambda *about, **options:
     real(*about, **options).replace('\\u2028', r'\\u2028'))
 """,
     "attempts are text": """

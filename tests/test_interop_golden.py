@@ -247,7 +247,7 @@ def without_maybe(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 CHANGED = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[1])
-from starfish_outbox import codec, queue, transitions
+from starfish_outbox import admission, codec, transitions
 {change}
 from python import PythonDriver
 asyncio.run(PythonDriver().run())
@@ -258,7 +258,7 @@ CHANGES = {
         "real = codec.encode_more; codec.encode_more = lambda entry: real(entry).replace('lastError', 'last_error')"
     ),
     "unknown keys forgotten": "codec.encode_more = lambda entry: ''",
-    "numbers as Python spells them": "import json; queue.encode_item = lambda item, **_: json.dumps(item)",
+    "numbers as Python spells them": "import json; admission.encode_item = lambda item, **_: json.dumps(item)",
 }
 
 

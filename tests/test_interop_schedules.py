@@ -198,8 +198,9 @@ def test_a_driver_that_ends_what_was_never_begun_is_ended() -> None:
 DRIVER_WITH_A_BUG = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[1])
-from starfish_outbox import binding, drain, queue, transitions
+from starfish_outbox import binding, queue, transitions
 from starfish_outbox.caches import adapter, base
+from starfish_outbox.drain import passes
 def change(module, name, make):
     setattr(module, name, make(getattr(module, name)))
 later = set()
@@ -311,7 +312,7 @@ def apply_to_the_present(real):
         self.binding = present
         return await real(self, ops)
     return apply
-change(drain._Pass, '_apply', apply_to_the_present)
+change(passes.Pass, '_apply', apply_to_the_present)
 """,
     ),
     "what is answered after a switch is not recorded": (
@@ -322,7 +323,7 @@ def only_in_time(real):
     async def apply(self, ops):
         return [base.Outcome(False) for _ in ops] if self.binding.detached else await real(self, ops)
     return apply
-change(drain._Pass, '_apply', only_in_time)
+change(passes.Pass, '_apply', only_in_time)
 """,
     ),
     "a failed write is taken for done": (

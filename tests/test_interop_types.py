@@ -25,11 +25,19 @@ PACKAGE: Final = "@drakkar.software/starfish-outbox"
 # this package writes as a literal of it. The last sees keys that the package's type has not.
 TO, FROM, TEXT = "to-package", "from-package", "text"
 FIVE: Final = ("id", "item", "status", "attempts", "enqueuedAt")
-OPTIONAL: Final = ("maybeSent", "nextAttemptAt", "lastError")
+OPTIONAL: Final = ("maybeSent", "nextAttemptAt", "lastError", "replacement")
 STATUSES: Final = ("queued", "sending", "failed")
 TEXT_AS_WRITTEN: Final = [
     {"id": "a", "item": {"site": "Biscoe"}, "status": "queued", "attempts": 2, "enqueuedAt": 5},
-    {"id": "b", "item": None, "status": "sending", "attempts": 0, "enqueuedAt": 5, "nextAttemptAt": 7},
+    {"id": "b", "item": None, "status": "queued", "attempts": 0, "enqueuedAt": 5, "nextAttemptAt": 7},
+    {
+        "id": "d",
+        "item": "x",
+        "status": "sending",
+        "attempts": 0,
+        "enqueuedAt": 5,
+        "replacement": {"item": [None], "enqueuedAt": 6},
+    },
     {
         "id": "c",
         "item": [1, "x"],
@@ -94,12 +102,6 @@ def mutants() -> Iterator[tuple[str, Mutant]]:
     def on_entry(name: str, change: Callable[[Schema], None], *refused: str, named: str) -> tuple[str, Mutant]:
         return name, Mutant(lambda document: change(entry(document)), frozenset(refused), named)
 
-    def on_error(name: str, change: Callable[[Schema], None]) -> tuple[str, Mutant]:
-        def within(document: Schema) -> None:
-            change(entry(document)["properties"]["lastError"])
-
-        return name, Mutant(within, frozenset({TEXT}), "lastError")
-
     own = {"id": "string", "status": "string", "attempts": "number", "enqueuedAt": "number"}
     for key in FIVE:
         yield on_entry(f"{key} is dropped", partial(drop, key), TO, TEXT, named=key)
@@ -129,11 +131,8 @@ def mutants() -> Iterator[tuple[str, Mutant]]:
         yield on_entry(f"{key} is renamed", partial(rename, key), TEXT, named=key)
         yield on_entry(f"{key} is required", partial(require, key), FROM, TEXT, named=key)
         yield on_entry(f"{key} is a string", partial(replace, key, {"type": "string"}), TEXT, named=key)
-    for key in ("type", "message", "at"):
-        yield on_error(f"lastError.{key} is dropped", partial(drop, key))
-        yield on_error(f"lastError.{key} is renamed", partial(rename, key))
-        yield on_error(f"lastError.{key} is boolean", partial(replace, key, {"type": "boolean"}))
-    yield on_error("lastError has one key more", partial(require_new, "more"))
+    yield from within("lastError", ("type", "message", "at"))
+    yield from within("replacement", ("item", "enqueuedAt"))
     yield (
         "an object of entries",
         Mutant(lambda d: d.update(type="object"), frozenset({TO, FROM, TEXT}), "Outbox|length"),
@@ -141,6 +140,19 @@ def mutants() -> Iterator[tuple[str, Mutant]]:
     yield "an array of anything", Mutant(lambda d: d.pop("items"), frozenset({TO}), "unknown")
     yield "an array of arrays", Mutant(nest, frozenset({TO, FROM, TEXT}), "WrittenEntry|length")
     yield on_entry("an open entry", lambda where: where.pop("additionalProperties"), FROM, named="[Ii]ndex signature")
+
+
+def within(part: str, keys: tuple[str, ...]) -> Iterator[tuple[str, Mutant]]:
+    """Changes of what an optional key holds."""
+
+    def on_part(name: str, change: Callable[[Schema], None]) -> tuple[str, Mutant]:
+        return name, Mutant(lambda d: change(entry(d)["properties"][part]), frozenset({TEXT}), part)
+
+    for key in keys:
+        yield on_part(f"{part}.{key} is dropped", partial(drop, key))
+        yield on_part(f"{part}.{key} is renamed", partial(rename, key))
+        yield on_part(f"{part}.{key} is boolean", partial(replace, key, {"type": "boolean"}))
+    yield on_part(f"{part} has one key more", partial(require_new, "more"))
 
 
 def require_new(key: str, where: Schema) -> None:

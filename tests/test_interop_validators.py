@@ -107,6 +107,7 @@ def entries_with_other_values(rng: random.Random) -> str:
     pairs = {"id": '"a"', "item": "1", "status": '"queued"', "attempts": "0", "enqueuedAt": "0"}
     if rng.random() < 0.3:
         pairs |= {"maybeSent": "1", "nextAttemptAt": "2", "lastError": '{"type":"E","message":"","at":3}'}
+        pairs |= {"replacement": '{"item":null,"enqueuedAt":4}'}
     for key in rng.sample(ENTRY_KEYS, rng.randrange(3)):
         pairs.pop(key, None)
         if rng.random() < 0.8:
@@ -125,6 +126,12 @@ def at_the_edge() -> Iterator[str]:
         for changed in [{**whole, key: token} for token in tokens] + [{k: whole[k] for k in whole if k != key}]:
             yield f'{plain}"lastError":{{{",".join(f"{encode_foreign(k)}:{v}" for k, v in changed.items())}}}}}]'
     yield plain + '"lastError":{"type":"E","message":"","at":0,"more":1}}]'
+    for token in ("-9007199254740993", "9007199254740993", "0.5", '"1"'):
+        yield f'{plain}"replacement":{{"item":1,"enqueuedAt":{token}}}}}]'
+    yield from (
+        f'{plain}"replacement":{text}}}]'
+        for text in ('{"item":1}', '{"enqueuedAt":1}', '{"item":1,"enqueuedAt":1,"id":"a"}', "1")
+    )
     for key in ("maybeSent", "nextAttemptAt"):
         yield from (f'{plain}"{key}":{token}}}]' for token in ("-1", "0.5", "9007199254740993", "0"))
     for key, token in (("enqueuedAt", "-9007199254740993"), ("attempts", "9007199254740993")):
@@ -238,6 +245,7 @@ def stronger(form: Form) -> Iterator[tuple[str, dict[str, Any]]]:
         "enqueuedAt": {"minimum": 0},
         "maybeSent": {"type": "number", "maximum": 0},
         "lastError": {"type": "object", "maxProperties": 2},
+        "replacement": {"type": "object", "maxProperties": 1},
     }
     for key, rule in properties.items():
         document = schema(form)

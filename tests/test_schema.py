@@ -68,7 +68,8 @@ def test_each_form_is_a_valid_schema_of_the_dialect_it_names(form: Literal["read
 @pytest.mark.parametrize("form", FORMS)
 def test_every_property_is_described_and_its_examples_satisfy_it(form: Literal["reader", "writer"]) -> None:
     seen = dict(properties(form))
-    assert {"id", "item", "status", "attempts", "enqueuedAt", "maybeSent", "nextAttemptAt", "lastError"} <= seen.keys()
+    five = {"id", "item", "status", "attempts", "enqueuedAt"}
+    assert {*five, "maybeSent", "nextAttemptAt", "lastError", "replacement"} <= seen.keys()
     for name, node in seen.items():
         assert len(node["description"]) > 20, name
         assert node["examples"], name
@@ -161,6 +162,9 @@ VALID = st.fixed_dictionaries(
         "lastError": st.fixed_dictionaries(
             {"type": st.text(min_size=1, max_size=9), "message": st.just("é" * 500), "at": st.integers(0, SAFE)}
         ),
+        "replacement": st.fixed_dictionaries(
+            {"item": st.none() | st.text(max_size=3), "enqueuedAt": st.integers(-SAFE, SAFE)}
+        ),
     },
 )
 # Values at the edge of what a key may hold, on both sides of it.
@@ -169,6 +173,8 @@ COUNTS = [*OTHER_TYPES, -1, 0, 0.5, 2.0, SAFE, SAFE + 1, -SAFE, -SAFE - 1, 1e300
 TEXTS = [*OTHER_TYPES, "", "Queued", "queued", "x" * 500, "x" * 501, "🐧" * 500, 7]
 ERROR = {"type": "E", "message": "m", "at": 0}
 ERROR_EDGES = {"type": TEXTS, "message": TEXTS, "at": COUNTS, "stack": OTHER_TYPES}
+REPLACEMENT = {"item": None, "enqueuedAt": 0}
+REPLACEMENT_EDGES = {"item": OTHER_TYPES, "enqueuedAt": COUNTS, "status": OTHER_TYPES}
 EDGES: dict[str, list[Any]] = {
     "id": TEXTS,
     "item": OTHER_TYPES,
@@ -181,6 +187,11 @@ EDGES: dict[str, list[Any]] = {
         *OTHER_TYPES,
         *[{**ERROR, key: value} for key, values in ERROR_EDGES.items() for value in values],
         *[{key: value for key, value in ERROR.items() if key != absent} for absent in ERROR],
+    ],
+    "replacement": [
+        *OTHER_TYPES,
+        *[{**REPLACEMENT, key: value} for key, values in REPLACEMENT_EDGES.items() for value in values],
+        *[{key: value for key, value in REPLACEMENT.items() if key != absent} for absent in REPLACEMENT],
     ],
     "meta": OTHER_TYPES,
 }
@@ -210,7 +221,7 @@ def may_be_written(entry: dict[str, Any]) -> bool:
     five = ("id", "item", "status", "attempts", "enqueuedAt")
     if any(key not in entry for key in five):
         return False
-    if any(key not in (*five, "maybeSent", "nextAttemptAt", "lastError") for key in entry):
+    if any(key not in (*five, "maybeSent", "nextAttemptAt", "lastError", "replacement") for key in entry):
         return False
     if not isinstance(entry["id"], str) or entry["id"] == "":
         return False
@@ -219,6 +230,9 @@ def may_be_written(entry: dict[str, Any]) -> bool:
     if not is_count(entry["attempts"]) or not is_count(entry["enqueuedAt"], -SAFE):
         return False
     if not is_count(entry.get("maybeSent", 0)) or not is_count(entry.get("nextAttemptAt", 0)):
+        return False
+    waiting = entry.get("replacement", REPLACEMENT)
+    if not isinstance(waiting, dict) or set(waiting) != set(REPLACEMENT) or not is_count(waiting["enqueuedAt"], -SAFE):
         return False
     error = entry.get("lastError", {"type": "E", "message": "", "at": 0})
     if not isinstance(error, dict) or set(error) != {"type", "message", "at"}:

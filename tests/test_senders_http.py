@@ -23,7 +23,7 @@ from starfish_outbox.errors import (
     UnackedError,
 )
 from starfish_outbox.senders import http_post
-from starfish_outbox.senders.http import MAX_RETRY_AFTER, retry_after_seconds
+from starfish_outbox.senders.answers import MAX_RETRY_AFTER, retry_after_seconds
 from tests.loopback import Endpoint, Peer, refused_port, reset, serving
 
 
@@ -207,6 +207,22 @@ async def test_a_conflict_carries_the_servers_version(endpoint: Endpoint) -> Non
     assert caught.value.remote == '"v7"'
 
 
+@pytest.mark.parametrize(
+    ("age", "kind"),
+    [(None, ConflictError), (0, UnackedError), (3500, UnackedError), (3700, ConflictError), (-3700, ConflictError)],
+)
+async def test_a_conflict_soon_after_a_try_without_an_answer_may_be_with_that_try(
+    endpoint: Endpoint, age: float | None, kind: type[SendError]
+) -> None:
+    endpoint.answers(409, b"it is being processed", ETag='"7"')
+    asked = entry()
+    asked.maybe_sent_ms = None if age is None else round(1000 * (time.time() - age))
+    async with http_post(endpoint.url) as send:
+        with pytest.raises(SendError, match="409: it is being processed") as caught:
+            await send(asked)
+    assert type(caught.value) is kind
+
+
 async def test_the_servers_reason_is_one_short_line_without_control_characters(endpoint: Endpoint) -> None:
     endpoint.answers(400, ("bad\x1b[31m\r\n\x00 mass \u202e" + "x" * 5000 + "\udcff").encode("utf-8", "surrogatepass"))
     async with http_post(endpoint.url) as send:
@@ -244,6 +260,63 @@ async def test_an_endless_answer_is_read_to_the_cap_and_its_status_counts() -> N
     assert 0 < poured < 1 << 26
 
 
+async def test_an_answer_that_trickles_is_read_until_the_timeout_and_its_status_counts() -> None:
+    """Each byte comes well within the timeout of one step, and the last one never."""
+    heads = {
+        "/taken": b"HTTP/1.1 201 Created\r\nContent-Length: 1000000\r\nLocation: /7\r\n\r\n[",
+        "/busy": b"HTTP/1.1 429 Too Many\r\nRetry-After: 7\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "/nothing": b"HTTP/1.1 201 Created\r\nX-Endless: ",
+    }
+    trickled: dict[str, int] = dict.fromkeys(heads, 0)
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1].decode()
+        writer.write(heads[path])
+        while not writer.is_closing():
+            writer.write(b"1\r\n1\r\n" if path == "/busy" else b"1")
+            await writer.drain()
+            trickled[path] += 1
+            await asyncio.sleep(0.02)  # the pace of the server, not of the test
+
+    async with (
+        serving(trickle) as url,
+        http_post(url, path=lambda entry: entry.id, timeout=1) as send,
+        asyncio.timeout(60),
+    ):
+        receipt = await send(entry(id="taken"))
+        assert receipt["answer"].startswith("[1")
+        assert receipt == {"status": 201, "answer": receipt["answer"], "location": "/7"}
+        with pytest.raises(BusyError) as busy:
+            await send(entry(id="busy"))
+        assert busy.value.retry_after == 7
+        with pytest.raises(UnackedError, match=r"no whole answer came from 127\.0\.0\.1:\d+ within 1 s"):
+            await send(entry(id="nothing"))
+        assert min(trickled.values()) > 1
+
+
+async def test_each_answer_has_the_timeout_to_itself() -> None:
+    """Credentials that the server asks for first make two requests of one send."""
+    refusals = 0
+
+    async def refuse_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal refusals
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(len(b'{"mass":3750}'))
+            await asyncio.sleep(1.2)
+            if b"Authorization: Digest" in head:
+                writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+            else:
+                refusals += 1
+                challenge = b'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth", algorithm=MD5'
+                writer.write(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n" + challenge + b"\r\n\r\n")
+            await writer.drain()
+
+    async with serving(refuse_slowly) as url, http_post(url, auth=httpx.DigestAuth("ana", "x"), timeout=2) as send:
+        assert (await send(entry()))["status"] == 201
+    assert refusals == 1
+
+
 def hang_up(connection: socket.socket, _: Peer) -> None:
     connection.recv(65536)
     connection.close()
@@ -279,7 +352,7 @@ async def test_a_request_under_way_without_a_whole_answer_is_unacked(
             with pytest.raises(SendError) as caught:
                 await send(entry())
     assert type(caught.value) is UnackedError
-    assert isinstance(caught.value.__cause__, httpx.TransportError)
+    assert isinstance(caught.value.__cause__, httpx.TransportError | TimeoutError)
     assert "127.0.0.1" in str(caught.value)
 
 

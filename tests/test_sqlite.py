@@ -137,6 +137,7 @@ PLANS = {
     "SEQ_OF_ID": r"SEARCH entries USING COVERING INDEX entries_by_id \(key=\? AND id=\?\)",
     "CLAIMED": r"SEARCH entries USING (COVERING )?INDEX entries_claimed \(key=\?\)",
     "UPDATE": r"SEARCH entries USING INTEGER PRIMARY KEY \(rowid=\?\)",
+    "UPDATE_ALL": r"SEARCH entries USING INTEGER PRIMARY KEY \(rowid=\?\)",
     "DELETE": r"SEARCH entries USING INTEGER PRIMARY KEY \(rowid=\?\)",
     "INSERT": "",
     # Everything of a key, in order: the table from front to back, without sorting.

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import count
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 from weakref import WeakValueDictionary
 
 from starfish_outbox import codec
@@ -27,15 +27,21 @@ from starfish_outbox.caches.base import (
     Op,
     Outcome,
     Seen,
+    Sent,
     free,
     is_free,
     log,
+    seen,
     settled,
 )
 from starfish_outbox.caches.owner import new_owner
 from starfish_outbox.caches.turnstile import Turnstile
 from starfish_outbox.entry import StoredEntry
 from starfish_outbox.errors import CacheError, CacheWriteError, CorruptQueueError
+from starfish_outbox.transitions import merged
+
+_MOST_ASIDE: Final = 10_000
+"""Texts set aside from one key: beyond, the cache answers something for keys that it does not know."""
 
 
 class ForeignWriteError(CacheError):
@@ -92,9 +98,13 @@ class AdaptedStore(Claimants):
         """See ``EntryStore``."""
         return str(getattr(self._cache, "durability", "as durable as this cache makes it"))
 
-    async def was_sent(self, key: str, id: str) -> bool:
+    async def sent(self, key: str, id: str) -> Sent | None:
         """See ``EntryStore``: nothing but quarantine lies beside the key, so there is no ledger."""
-        return False
+        return None
+
+    async def forget_sent(self, key: str, until_ms: int) -> int:
+        """See ``EntryStore``."""
+        return 0
 
     async def open(self, key: str, member: Member) -> None:
         """See ``EntryStore``."""
@@ -173,7 +183,7 @@ class AdaptedStore(Claimants):
                 try:
                     outcomes = [keyed.apply(op, self._seqs, undo) for op in ops]
                     if undo or (not late and any(not isinstance(op, Insert) and op.rewrite for op in ops)):
-                        grows = any(before is None for _, before in undo)
+                        grows = any(before is None for _, before, _ in undo)
                         await self._write(key, keyed, grows=grows)
                 except ForeignWriteError:
                     keyed.undo(undo)
@@ -186,7 +196,8 @@ class AdaptedStore(Claimants):
                     # Ctrl-C can strike between a change and the note of how to undo it.
                     keyed.suspect = not isinstance(error, Exception)
                     raise
-                _tell(keyed.members, member, [(seq, keyed.state.get(seq)) for seq, _ in undo])
+                news = [seen(op, done) for op, done in zip(ops, outcomes, strict=True) if done.applied]
+                _tell(keyed.members, member, [one for one in news if one is not None])
                 return outcomes
             raise CacheWriteError(f"{key!r}: another program keeps writing it without taking the lock")
 
@@ -242,14 +253,17 @@ class AdaptedStore(Claimants):
         return reading
 
     async def _set_aside(self, key: str, text: str) -> str:
-        for number in count(1):
+        for number in range(1, _MOST_ASIDE + 1):
             beside = f"{key}{CORRUPT}{number}"
             there = await self._get(beside)
             if there is None:
                 await settled(self._cache.set_item(beside, text))
             if there is None or there == text:
                 return beside
-        raise AssertionError("count() ends")
+        raise CacheError(
+            f"{key!r} cannot be read, and no key is free to set it aside: every one up to {beside!r} holds a text. "
+            "A cache answers None for a key that it does not know"
+        )
 
     async def _read(self, key: str, keyed: Array, now_ms: int, *, quiet: Member | None = None) -> None:
         """The key as the cache has it now; claims that are live here survive. ``quiet`` is told by the caller."""
@@ -264,17 +278,20 @@ class AdaptedStore(Claimants):
         """Take in what a program without the lock wrote, and keep what we acknowledged and it did not know.
 
         It may have sent and removed an entry, or never have seen it: kept, and marked ``maybe_sent``, nothing is lost.
+        Nor is an item that took the place of one it knew.
         """
         now_ms = member.now_ms()
         text = await self._get(key, own=True)
         reading = await self._decode(key, text, now_ms)
         theirs = {entry.id for entry in reading.entries}
+        known: dict[str | None, StoredEntry] = {e.id: e for e in reversed(list(keyed.state)) if e.id is not None}
+        there = [merged(known.pop(e.id), e) if e.id in known else e for e in reading.entries]
         ours = [e if e.claim else replace(e, maybe_sent_ms=e.maybe_sent_ms or now_ms) for e in keyed.state]
         missing = [entry for entry in ours if entry.id not in theirs]
         note = f"another program wrote {key!r} without the lock; merged, {len(missing)} entries of ours kept"
         log.warning("%s", note)
         notes = [*keyed.notes, *reading.notes, note]
-        keyed.adopt(text, [*reading.entries, *missing], notes, self._seqs, self._released(now_ms))
+        keyed.adopt(text, [*there, *missing], notes, self._seqs, self._released(now_ms))
         _tell_all(keyed)
 
     def _released(self, now_ms: int) -> Callable[[StoredEntry], StoredEntry | None]:

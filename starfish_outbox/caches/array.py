@@ -10,7 +10,7 @@ from starfish_outbox import codec
 from starfish_outbox.caches.base import Insert, Member, Op, Outcome, Seen
 from starfish_outbox.entry import SENDING, StoredEntry
 from starfish_outbox.state import State
-from starfish_outbox.transitions import GONE
+from starfish_outbox.transitions import GONE, catch_up
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Array:
             if live is not None:
                 return Outcome(False, live.seq, live, why="live")
             entry = replace(op.entry, seq=next(seqs))
-            undo.append((entry.seq, self.put(entry.seq, entry)))
+            undo.append(Seen(entry.seq, self.put(entry.seq, entry)))
             return Outcome(True, entry.seq, entry)
         if op.seq is not None:
             before = self.state.get(self.moved.get(op.seq, op.seq))
@@ -67,12 +67,12 @@ class Array:
         if after is None:
             return Outcome(False, before.seq, before)
         entry_after = None if after is GONE else after
-        undo.append((before.seq, self.put(before.seq, entry_after)))
+        undo.append(Seen(before.seq, self.put(before.seq, entry_after)))
         return Outcome(True, before.seq, entry_after, before)
 
     def undo(self, done: list[Seen]) -> None:
         """Take back what ``apply`` did."""
-        for seq, before in reversed(done):
+        for seq, before, _ in reversed(done):
             self.put(seq, before)
 
     def release(self, released: Callable[[StoredEntry], StoredEntry | None]) -> list[Seen]:
@@ -80,10 +80,10 @@ class Array:
         if not self.state.counts().sending:
             return []
         claimed = [entry for entry in self.state if entry.status == SENDING and entry.id is not None]
-        freed = [(entry.seq, after) for entry in claimed if (after := released(entry)) is not None]
-        for seq, after in freed:
+        freed = [Seen(entry.seq, after) for entry in claimed if (after := released(entry)) is not None]
+        for seq, after, _ in freed:
             self.put(seq, after)
-        return list(freed)
+        return freed
 
     def adopt(
         self,
@@ -114,5 +114,5 @@ class Array:
                 freed = released(claimed)
                 # A claim that is gone matters only where the text still says "sending".
                 fresh = claimed if freed is None else freed if entry.status == SENDING else replace(fresh, claim=None)
-            self.put(seq, fresh)
+            self.put(seq, catch_up(fresh))
         self.moved = {**{first: moved.get(second, second) for first, second in self.moved.items()}, **moved}

@@ -8,6 +8,7 @@ cannot both win a claim.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
 import time
@@ -61,6 +62,7 @@ class Update:
     Attributes:
         rewrite: store and notify even when nothing changes, as the published package does.
         sent: a removal by this step is a delivery, and goes to the ledger.
+        receipt: what the remote answered to it, as JSON text, for the ledger.
     """
 
     step: Step
@@ -68,6 +70,7 @@ class Update:
     id: str | None = None
     rewrite: bool = False
     sent: bool = False
+    receipt: str | None = None
 
 
 Op: TypeAlias = Insert | Update
@@ -91,8 +94,43 @@ class Outcome(NamedTuple):
     why: Literal["", "live", "sent"] = ""
 
 
-Seen: TypeAlias = tuple[int, StoredEntry | None]
-"""A number and the entry that now stands there; None: it is gone."""
+class Sent(NamedTuple):
+    """A delivery, as the ledger knows it.
+
+    Attributes:
+        at_ms: when it was recorded, in milliseconds since the Unix epoch.
+        sha256: of the item's text as UTF-8, in hex.
+        receipt: what the remote answered, as JSON text, or None where that was not kept.
+    """
+
+    at_ms: int
+    sha256: str
+    receipt: str | None
+
+    def is_of(self, item: str) -> bool:
+        """Whether that is what was delivered, given its JSON text."""
+        return self.sha256 == hashlib.sha256(item.encode()).hexdigest()
+
+
+class Seen(NamedTuple):
+    """One change as others see it.
+
+    Attributes:
+        seq: the entry's number.
+        entry: what stands there now; None: it is gone.
+        sent: a drain delivered what stood there before.
+    """
+
+    seq: int
+    entry: StoredEntry | None
+    sent: bool = False
+
+
+def seen(op: Op, outcome: Outcome) -> Seen | None:
+    """What there is to see of one operation; None where there is no such entry."""
+    if outcome.seq is None:
+        return None
+    return Seen(outcome.seq, outcome.entry, outcome.applied and isinstance(op, Update) and op.sent)
 
 
 class Member:
@@ -183,8 +221,11 @@ class EntryStore(Protocol):
     async def refresh(self, key: str, member: Member) -> None:
         """Learn what others changed, and take back the claims of owners that are gone."""
 
-    async def was_sent(self, key: str, id: str) -> bool:
-        """Whether the ledger knows this id as delivered; False where no ledger is kept."""
+    async def sent(self, key: str, id: str) -> Sent | None:
+        """What the ledger knows of this id's delivery; None where it knows nothing, or none is kept."""
+
+    async def forget_sent(self, key: str, until_ms: int) -> int:
+        """Forget deliveries up to that instant; how many there were."""
 
     def leave(self, key: str, member: Member, *, collected: bool = False) -> None:
         """The member needs the key no more; the last one gives it back.

@@ -14,6 +14,7 @@ from starfish_outbox.caches import rows
 from starfish_outbox.caches.base import CORRUPT, QUARANTINE
 from starfish_outbox.entry import StoredEntry
 from starfish_outbox.errors import CorruptQueueError
+from starfish_outbox.transitions import catch_up
 
 Note: TypeAlias = Callable[[str], None]
 """Told, in words, what was set aside or read differently from what was written."""
@@ -138,7 +139,7 @@ def take_apart(connection: sqlite3.Connection, key: str, now_ms: int, note: Note
         if reading.rejected:
             _quarantine(connection, key, reading.rejected, now_ms, note)
         for entry in reading.entries:
-            connection.execute(rows.INSERT, rows.to_row(key, replace(entry, seq=0)))
+            connection.execute(rows.INSERT, rows.to_row(key, replace(catch_up(entry), seq=0)))
         connection.execute("UPDATE keys SET text = NULL WHERE key = ?", (key,))
 
 

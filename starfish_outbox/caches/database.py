@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import threading
@@ -14,7 +13,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakSet, WeakValueDictionary, finalize
 
 from starfish_outbox import codec
-from starfish_outbox.caches import contents, rows
+from starfish_outbox.caches import contents, ledger, rows
 from starfish_outbox.caches.base import (
     Claimants,
     Insert,
@@ -22,10 +21,12 @@ from starfish_outbox.caches.base import (
     Op,
     Outcome,
     Seen,
+    Sent,
     Update,
     free,
     is_free,
     log,
+    seen,
     wall_clock_ms,
 )
 from starfish_outbox.caches.owner import Owners, in_process
@@ -36,8 +37,6 @@ from starfish_outbox.errors import CorruptQueueError, QueueLockedError
 from starfish_outbox.transitions import GONE
 
 R = TypeVar("R")
-
-LEDGER_DAYS: Final = 90
 
 
 class Database(Claimants):
@@ -96,9 +95,13 @@ class Database(Claimants):
         """See ``EntryStore``."""
         await self._thread.run(self._guarded, self._refresh, key, member)
 
-    async def was_sent(self, key: str, id: str) -> bool:
+    async def sent(self, key: str, id: str) -> Sent | None:
         """See ``EntryStore``."""
-        return await self._thread.run(self._guarded, self._was_sent, key, id)
+        return await self._thread.run(self._guarded, self._sent, key, id)
+
+    async def forget_sent(self, key: str, until_ms: int) -> int:
+        """See ``EntryStore``."""
+        return await self._thread.run(self._guarded, self._forget_sent, key, until_ms)
 
     def leave(self, key: str, member: Member, *, collected: bool = False) -> None:
         """See ``EntryStore``."""
@@ -126,6 +129,7 @@ class Database(Claimants):
         if not any(self._members.values()):
             self._thread.submit(self._close).result()
             self._thread.close()
+            self._notes.clear()  # another file may lie here when it is used again
 
     def _close(self) -> None:
         if self._connection is not None and self._close_dropped is not None:
@@ -204,9 +208,7 @@ class Database(Claimants):
             # A full disk must not keep anybody from reading: a refresh or drain that can write takes them back.
             self._noter(key)(f"claims of owners that are gone could not be taken back: {error}")
         if self.ledger:
-            horizon = now_ms - LEDGER_DAYS * 86_400_000
-            if connection.execute("SELECT 1 FROM ledger WHERE sent_at < ? LIMIT 1", (horizon,)).fetchone():
-                connection.execute("DELETE FROM ledger WHERE sent_at < ?", (horizon,))
+            ledger.forget_old(connection, now_ms)
         member.version = _data_version(connection)
         entries = contents.load(connection, key, now_ms, self._noter(key))
         with self._mutex:
@@ -238,8 +240,9 @@ class Database(Claimants):
             ]
         # What was refused is news too, but only to the queue that asked: its mirror was behind. In one delivery and in
         # the order of the operations: a refusal tells what stood before an operation that came after it.
-        news = [(o.seq, o.entry) for o in outcomes if o.seq is not None]
-        changed = [(o.seq, o.entry) for o in outcomes if o.seq is not None and o.applied]
+        told = [(outcome.applied, seen(op, outcome)) for op, outcome in zip(ops, outcomes, strict=True)]
+        news = [one for _, one in told if one is not None]
+        changed = [one for applied, one in told if one is not None and applied]
         for other in list(self._members[key]):
             if other is not member and changed:
                 other.deliver(changed, own=False)
@@ -254,12 +257,11 @@ class Database(Claimants):
         if live is not None:
             return Outcome(False, live.seq, live, why="live")
         if self.ledger:
-            sent = connection.execute("SELECT sha256 FROM ledger WHERE key = ? AND id = ?", (key, id)).fetchone()
-            if sent is not None:
-                if sent[0] == _sha256(entry.item):
-                    return Outcome(False, why="sent")
-                note = f"{entry.id!r} was sent before with another item; enqueued again"
-                self._noter(key)(note)
+            before = ledger.compare(connection, key, entry)
+            if before == "same":
+                return Outcome(False, why="sent")
+            if before == "other":
+                self._noter(key)(f"{entry.id!r} was sent before with another item; enqueued again")
         seq = connection.execute(rows.INSERT, rows.to_row(key, entry)).lastrowid
         return Outcome(True, seq, replace(entry, seq=seq or 0))
 
@@ -273,19 +275,20 @@ class Database(Claimants):
         if after is None:
             return Outcome(False, before.seq, before)
         if after is not GONE:
-            connection.execute(rows.UPDATE, rows.update_values(key, after))
-            return Outcome(True, before.seq, after, before)
-        connection.execute(rows.DELETE, (before.seq,))
+            connection.execute(*rows.update(key, after, before))
+        else:
+            connection.execute(rows.DELETE, (before.seq,))
         if op.sent and self.ledger:
-            connection.execute(
-                "INSERT OR REPLACE INTO ledger (key, id, sha256, sent_at) VALUES (?, ?, ?, ?)",
-                (key, rows.id_column(before.id), _sha256(before.item), member.now_ms()),
-            )
-        return Outcome(True, before.seq, None, before)
+            ledger.record(connection, key, before, op.receipt, member.now_ms())
+        return Outcome(True, before.seq, None if after is GONE else after, before)
 
-    def _was_sent(self, key: str, id: str) -> bool:
-        found = self._ready().execute("SELECT 1 FROM ledger WHERE key = ? AND id = ?", (key, rows.id_column(id)))
-        return found.fetchone() is not None
+    def _sent(self, key: str, id: str) -> Sent | None:
+        return ledger.find(self._ready(), key, id)
+
+    def _forget_sent(self, key: str, until_ms: int) -> int:
+        connection = self._ready()
+        with contents.transaction(connection):
+            return ledger.forget(connection, key, until_ms)
 
     def _free_claims(self, connection: sqlite3.Connection, key: str, member: Member) -> None:
         """Take back claims whose claimer is gone, looking again inside the transaction."""
@@ -300,8 +303,8 @@ class Database(Claimants):
                 if entry is None or entry.status != SENDING or self._is_live(entry.claim, alive):
                     continue
                 after = free(entry, self.owner, member.now_ms())
-                connection.execute(rows.UPDATE, rows.update_values(key, after))
-                freed.append((seq, after))
+                connection.execute(*rows.update(key, after, entry))
+                freed.append(Seen(seq, after))
         self._tell(key, member, freed)
 
     def _is_live(self, claim: Claim | None, alive: dict[str, bool]) -> bool:
@@ -332,7 +335,7 @@ class Database(Claimants):
             connection.execute("DELETE FROM entries WHERE +key = ?", (key,))
             connection.execute("DELETE FROM keys WHERE key = ?", (key,))
             if text is None:
-                connection.execute("DELETE FROM ledger WHERE key = ?", (key,))
+                ledger.forget(connection, key)
             else:
                 contents.put_text(connection, key, text)
 
@@ -352,10 +355,6 @@ class Database(Claimants):
 def _data_version(connection: sqlite3.Connection) -> int:
     """Changes whenever another connection (another process, or somebody who peeks and pokes) has committed."""
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
-
-
-def _sha256(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
 
 
 def _is_damage(error: Exception) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from starfish_outbox import codec
-from starfish_outbox.caches.base import QUARANTINE, SET_ASIDE
+from starfish_outbox.caches.base import QUARANTINE, SET_ASIDE, Sent as Delivery
 from starfish_outbox.entry import FAILED, QUEUED, SENDING, StoredEntry
 from starfish_outbox.errors import CorruptQueueError
 from starfish_outbox.jsontext import decode
@@ -102,6 +102,9 @@ class Peek(Protocol):
 
     def sent(self, key: str) -> list[Sent]:
         """What the ledger knows as delivered; empty where none is kept."""
+
+    def delivery(self, key: str, id: str) -> Delivery | None:
+        """What the ledger knows of the delivery of this id."""
 
 
 def read(key: str, text: str) -> Look:

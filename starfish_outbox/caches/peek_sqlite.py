@@ -15,8 +15,8 @@ from glob import escape
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from starfish_outbox.caches import contents, rows
-from starfish_outbox.caches.base import CORRUPT, SET_ASIDE
+from starfish_outbox.caches import contents, ledger, rows
+from starfish_outbox.caches.base import CORRUPT, SET_ASIDE, Sent as Delivery
 from starfish_outbox.caches.database import Database
 from starfish_outbox.caches.owner import read_note
 from starfish_outbox.caches.peek import CLAIMED, KNOWN, Claimed, Look, Sent, belongs, describe, read, sliced
@@ -137,6 +137,11 @@ class DatabasePeek:
         return [
             Sent(id.decode("utf-8", "surrogatepass") if isinstance(id, bytes) else id, digest) for id, digest in found
         ]
+
+    def delivery(self, key: str, id: str) -> Delivery | None:
+        """See ``Peek``."""
+        with self.reading() as connection:
+            return ledger.find(connection, key, id) if _has_tables(connection) else None
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

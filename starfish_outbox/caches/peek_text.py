@@ -83,6 +83,9 @@ class TextPeek:
         """See ``Peek``: files have no ledger."""
         return []
 
+    def delivery(self, key: str, id: str) -> None:
+        """See ``Peek``: files have no ledger."""
+
     def _lock(self, key: str) -> Path:
         return self._directory / f"{file_name(key)}.lock"
 

@@ -65,6 +65,15 @@ SEQ_OF_ID: Final = "SELECT seq FROM entries WHERE key = ? AND id = ? ORDER BY se
 UPDATE: Final = (
     "UPDATE entries SET status = ?, attempts = ?, more = ?, owner = ?, claim = ?, checksum = ? WHERE seq = ?"
 )
+UPDATE_ALL: Final = (
+    "UPDATE entries SET enqueued_at = ?, item = ?, status = ?, attempts = ?, more = ?, owner = ?, claim = ?, "
+    "checksum = ? WHERE seq = ?"
+)
+# Not in every database: made with the first receipt that is kept. One belongs to the delivery of that very instant.
+RECEIPTS: Final = (
+    "CREATE TABLE IF NOT EXISTS receipts (key TEXT NOT NULL, id NOT NULL, sent_at INTEGER NOT NULL, "
+    "receipt TEXT NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (key, id)) WITHOUT ROWID"
+)
 DELETE: Final = "DELETE FROM entries WHERE seq = ?"
 
 
@@ -140,13 +149,15 @@ def to_row(key: str, entry: StoredEntry) -> tuple[Any, ...]:
     more = codec.encode_more(entry) or None
     owner, claim = claim_columns(entry.claim)
     values = (key, id, status, entry.attempts, entry.enqueued_at, entry.item, more, owner, claim)
-    return (entry.seq or None, *values, _checksum(*values))
+    return (entry.seq or None, *values, checksum(*values))
 
 
-def update_values(key: str, entry: StoredEntry) -> tuple[Any, ...]:
-    """The values of ``UPDATE``."""
+def update(key: str, entry: StoredEntry, before: StoredEntry) -> tuple[str, tuple[Any, ...]]:
+    """A statement and its values, for a row that holds ``before``; the item is written only when it is another."""
     row = to_row(key, entry)
-    return (row[3], row[4], row[7], row[8], row[9], row[10], entry.seq)
+    if entry.item is before.item and entry.enqueued_at == before.enqueued_at:
+        return UPDATE, (row[3], row[4], row[7], row[8], row[9], row[10], entry.seq)
+    return UPDATE_ALL, (row[5], row[6], row[3], row[4], row[7], row[8], row[9], row[10], entry.seq)
 
 
 def to_entry(row: tuple[Any, ...]) -> StoredEntry:
@@ -155,9 +166,9 @@ def to_entry(row: tuple[Any, ...]) -> StoredEntry:
     Raises:
         BadRowError: the row is damaged.
     """
-    seq, _key, id, status, attempts, enqueued_at, item, more, owner, claim, checksum = row
+    seq, _key, id, status, attempts, enqueued_at, item, more, owner, claim, stored = row
     try:
-        if checksum != _checksum(*row[1:-1]):
+        if stored != checksum(*row[1:-1]):
             raise BadRowError(f"entry {seq} does not match its checksum")
         entry = StoredEntry(
             seq,
@@ -209,6 +220,6 @@ def _claim(owner: str, text: str) -> Claim:
     return Claim(owner, int(claimant), int(serial), "drain" if kind == "drain" else "bare", int(at_ms))
 
 
-def _checksum(*values: Any) -> int:
-    """CRC-32 over the values of ``COLUMNS`` between ``seq`` and ``checksum``."""
+def checksum(*values: Any) -> int:
+    """CRC-32 over what stands in a row before it, but for ``seq``, which SQLite gives."""
     return zlib.crc32("\0".join(map(str, values)).encode("utf-8", "surrogatepass"))

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from starfish_outbox.cli import checking, conforming, looking, moving, working
+from starfish_outbox.cli import checking, conforming, delivering, looking, moving, working
 from starfish_outbox.cli.exits import MEANINGS
 from starfish_outbox.cli.frame import exit_codes
 
@@ -42,7 +42,7 @@ def about(
     """Look into an outbox, check it, move it, retry what failed, and send what waits."""
 
 
-for group in (looking, checking, moving, working, conforming):
+for group in (looking, checking, moving, working, delivering, conforming):
     group.register(app)
 
 
@@ -52,8 +52,14 @@ def run() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows few letters must not stop a drain
     log = logging.getLogger("starfish_outbox")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("note: %(message)s"))
-    log.addHandler(handler)
+    log.addHandler(_Notes())
     log.propagate = False
     app(prog_name=NAME)
+
+
+class _Notes(logging.Handler):
+    """Warnings as notes, on what is standard error just then: a picture that is redrawn there puts them above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        sys.stderr.write(f"note: {self.format(record)}\n")

@@ -15,11 +15,12 @@ from starfish_outbox.caches.base import SET_ASIDE
 from starfish_outbox.caches.peek_sqlite import DatabasePeek
 from starfish_outbox.cli import exits
 from starfish_outbox.cli.frame import JsonOption, NoColorOption, command
-from starfish_outbox.cli.output import Screen, counted, printable
+from starfish_outbox.cli.output import Screen
 from starfish_outbox.cli.problems import Check, Problem, decoded
 from starfish_outbox.cli.rules import PROGRAMS, RULES
 from starfish_outbox.cli.stores import RefusedError, quoted, store_at
 from starfish_outbox.errors import CorruptQueueError
+from starfish_outbox.showing import counted, printable
 
 _STYLES = {"error": "bold red", "warning": "bold yellow"}
 

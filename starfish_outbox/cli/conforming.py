@@ -18,7 +18,7 @@ import typer
 
 from starfish_outbox.cli import exits
 from starfish_outbox.cli.frame import JsonOption, NoColorOption, command
-from starfish_outbox.cli.output import Screen, counted
+from starfish_outbox.cli.output import Screen
 from starfish_outbox.cli.stores import RefusedError
 from starfish_outbox.conformance.cases import Case, CaseError, CaseFiles
 from starfish_outbox.conformance.divergences import load_divergences
@@ -28,6 +28,7 @@ from starfish_outbox.conformance.reports.terminal import Progress, summary
 from starfish_outbox.conformance.runner import Plan, read_known, run
 from starfish_outbox.conformance.running import Crew
 from starfish_outbox.conformance.verdicts import PROFILES
+from starfish_outbox.showing import counted
 
 
 def register(app: typer.Typer) -> None:

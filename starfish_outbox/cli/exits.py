@@ -54,6 +54,12 @@ COMMANDS: Final[dict[str, dict[int, str]]] = {
         WRITE_FAILED: _FAILED,
         INTERRUPTED: _STOPPED,
     },
+    "watch": {
+        DONE: "it was asked to end, or --until-empty came true, and the queue is empty",
+        REFUSED: _REFUSED,
+        LEFT: "the same, and something is left in the queue, failed entries included",
+        INTERRUPTED: "a second Ctrl-C or SIGTERM cut off what was being sent; nothing is stuck",
+    },
 }
 """What each code of each command means."""
 

@@ -20,6 +20,8 @@ ENTRY: Final = {
     "maybeSent": "since when it may be at the server unknown to us, in milliseconds, or null",
     "nextAttemptAt": "not before this, in milliseconds, or null",
     "lastError": "`type`, `message` and `at` (milliseconds) of the last failure, or null",
+    "replacement": "a newer item that takes its place once the send under way has ended: `enqueuedAt`, `size`, and its "
+    "`item` where items are shown; else null",
 }
 
 PROBLEM: Final = {
@@ -44,6 +46,23 @@ COPY: Final = {
     "moved": "the new name of the source file, or null",
 }
 
+DELIVERY: Final = {
+    **PLACE,
+    "to": "the URL without its query",
+    "sent": "entries that the server has now",
+    "failed": "entries that were parked by this run",
+    "superseded": "sends whose entry was changed here meanwhile",
+    "seconds": "how long it took",
+    "stopped": "`finished`, `limit`, `asked` (to end), `offline`, `unacked`, `busy`, `auth` or `interrupted`",
+    "reason": "what stopped it, or else the last failure of the pass, in words",
+    "retryAfter": "seconds the server asks to wait, or null",
+    "waiting": "entries that the last pass passed over: not due, or held in their lane",
+    "nextAttemptAt": "when the first of those is due, in milliseconds, or null",
+    "left": "entries left by status: `queued`, `sending`, `failed`, `other`",
+    "reasons": "why they are left: of each reason `status`, `reason`, `entries` (how many), `id` (the oldest one's) "
+    "and `nextAttemptAt`",
+}
+
 FIELDS: Final[dict[str, dict[str, str]]] = {
     "list": {
         **PLACE,
@@ -52,7 +71,13 @@ FIELDS: Final[dict[str, dict[str, str]]] = {
         "entries": "as below; with `--items` each has its `item`",
         "unread": "damaged rows or elements that are not in the list, and why",
     },
-    "show": {**PLACE, "entries": "as below, each with `extra` (keys of other programs) and its `item`"},
+    "show": {
+        **PLACE,
+        "entries": "as below, each with `extra` (keys of other programs) and its `item`",
+        "situation": "`queued` (the next pass takes it), `waiting`, `sending`, `failed`, `sent`, `foreign`, `unknown`",
+        "reason": "why it is not sent, in words",
+        "history": "what is known to have happened: `at` (milliseconds), `event` and `detail`, the oldest first",
+    },
     "status": {
         **PLACE,
         "queued": "entries that wait",
@@ -88,17 +113,8 @@ FIELDS: Final[dict[str, dict[str, str]]] = {
         "sending": "ids that are being sent, and were left alone",
         "unknown": "ids that are not in the queue",
     },
-    "drain": {
-        **PLACE,
-        "to": "the URL without its query",
-        "sent": "entries that the server has now",
-        "failed": "entries that were parked in this pass",
-        "superseded": "sends whose entry was changed here meanwhile",
-        "stopped": "`finished`, `limit`, `offline`, `unacked`, `busy`, `auth` or `interrupted`",
-        "reason": "what stopped it, in words",
-        "retryAfter": "seconds the server asks to wait, or null",
-        "left": "entries left by status: `queued`, `sending`, `failed`, `other`",
-    },
+    "drain": DELIVERY,
+    "watch": DELIVERY,
     "conformance": {
         "ok": "whether the exit code is 0",
         "drivers": "of each `name`, `version`, `language`, and `verdicts`: how many of each",

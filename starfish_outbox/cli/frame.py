@@ -12,8 +12,9 @@ import typer
 
 from starfish_outbox.cli import exits
 from starfish_outbox.cli.fields import FIELDS
-from starfish_outbox.cli.output import Screen, printable
+from starfish_outbox.cli.output import Screen
 from starfish_outbox.errors import CacheWriteError, OutboxError
+from starfish_outbox.showing import printable
 
 P = ParamSpec("P")
 

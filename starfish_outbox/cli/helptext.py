@@ -43,8 +43,9 @@ def helptext() -> str:
     """The section between the markers, ending in a line break."""
     commands = {str(info.name): info.callback for info in app.registered_commands if info.callback is not None}
     common = [param for param in _params(commands["list"]) if param.spelled.split()[0] in _COMMON]
+    told: dict[_Param, str] = {}
     parts = [
-        *(_command(name, callback) for name, callback in commands.items()),
+        *(_command(name, callback, told) for name, callback in commands.items()),
         "All commands share these options, `check` only the last two:\n\n" + _bullets(common),
         "The exit codes are those of every command:\n\n"
         + _table(("code", "means"), {str(code): meaning for code, meaning in MEANINGS.items()}),
@@ -74,10 +75,18 @@ def with_section(text: str) -> str:
     return text.replace(f"{BEGIN}\n{inside}{END}", f"{BEGIN}\n{helptext()}{END}")
 
 
-def _command(name: str, callback: Callable[..., Any]) -> str:
+def _command(name: str, callback: Callable[..., Any], told: dict[_Param, str]) -> str:
+    """One command; an option that is the same as with an earlier one is only named, and where it stands."""
     params = [param for param in _params(callback) if param.spelled.split()[0] not in _COMMON]
     words = " ".join([NAME, name, *(param.spelled for param in params if param.is_argument or param.required)])
-    return f"**`{words}`**: {' '.join((callback.__doc__ or '').split())}\n\n{_bullets(params)}".rstrip()
+    lines = [_bullets([param for param in params if param not in told])]
+    for earlier in dict.fromkeys(told[param] for param in params if param in told):
+        same = ", ".join(f"`{param.spelled}`" for param in params if told.get(param) == earlier)
+        lines.append(f"- As with `{earlier}`: {same}.")
+    for param in params:
+        told.setdefault(param, name)
+    about = f"**`{words}`**: {' '.join((callback.__doc__ or '').split())}"
+    return "\n\n".join(filter(None, (about, "\n".join(filter(None, lines)))))
 
 
 def _params(callback: Callable[..., Any]) -> list[_Param]:

@@ -11,14 +11,17 @@ from starfish_outbox.caches.base import wall_clock_ms
 from starfish_outbox.caches.peek import Peek
 from starfish_outbox.cli import exits
 from starfish_outbox.cli.frame import IdentityOption, JsonOption, KeyOption, NoColorOption, StoreOption, command
-from starfish_outbox.cli.output import Screen, ago, counted, moment, pretty, printable, size
+from starfish_outbox.cli.output import Screen, moment, pretty
 from starfish_outbox.cli.stores import Place, existing, quoted, store_at
 from starfish_outbox.entry import FAILED, QUEUED, SENDING, StoredEntry
 from starfish_outbox.jsontext import decode, encode_foreign
+from starfish_outbox.knowing import Explanation, Happened, explained, happened, held
+from starfish_outbox.showing import ago, counted, printable, size
 from starfish_outbox.state import State, size_of
 
 _STYLES = {QUEUED: "", SENDING: "cyan", FAILED: "red"}
 _NO_ID = "(id is no text)"
+_GONE = "was being sent by a process that is gone; it is queued again at the next opening"
 _MOST_STUCK = 20
 _WHY = 30  # characters of the last error beside an item
 
@@ -91,13 +94,15 @@ def show(
     as_json: JsonOption = False,
     no_color: NoColorOption = False,
 ) -> int:
-    """One entry with everything that is known of it, its item included.
+    """One entry with everything that is known of it: why it is not sent, what happened to it, and its item.
 
-    Takes no lock and changes nothing.
+    Of an entry that was delivered, a database tells when, and what the server answered where receipts are kept. Takes
+    no lock and changes nothing.
     """
     screen = Screen(as_json=as_json, no_color=no_color)
     place, peek = existing(store_at(store), identity, key)
     found = peek.find(place.key, id)
+    why, events = _known(peek, place.key, id, found)
     for entry in found:
         screen.pairs(_described(peek, place.key, entry, wall_clock_ms()))
         for name, text in entry.extra:
@@ -105,11 +110,18 @@ def show(
         if item:
             screen.say("item", "bold")
             screen.say(pretty(decode(entry.item)))
+            if entry.replacement is not None:
+                screen.say("newer item", "bold")
+                screen.say(pretty(decode(entry.replacement.item)))
         screen.say()
     if not found:
         screen.note(f"no entry {quoted(id)}: {place}", "red")
     elif len(found) > 1:
         screen.note(f"note: {len(found)} entries share this id; what is asked by id acts on the first")
+    if found or events:
+        screen.say(str(why))
+    for event in events:
+        screen.say(f"  {moment(event.at_ms)}  {event.event}{_detail(event)}")
     screen.emit(
         {
             **_head(place),
@@ -120,6 +132,9 @@ def show(
                 }
                 for entry in found
             ],
+            "situation": why.situation,
+            "reason": why.reason,
+            "history": [{"at": event.at_ms, "event": event.event, "detail": event.detail} for event in events],
         }
     )
     return exits.DONE if found else exits.LEFT
@@ -202,7 +217,34 @@ def _fields(peek: Peek, key: str, entry: StoredEntry, *, items: bool) -> dict[st
         "nextAttemptAt": entry.next_attempt_ms,
         "lastError": None if error is None else {"type": error.type, "message": error.message, "at": error.at_ms},
     }
-    return {**fields, "item": decode(entry.item)} if items else fields
+    if items:
+        fields["item"] = decode(entry.item)
+    newer = entry.replacement
+    fields["replacement"] = newer and {
+        "enqueuedAt": newer.enqueued_at,
+        "size": size_of(newer.item),
+        **({"item": decode(newer.item)} if items else {}),
+    }
+    return fields
+
+
+def _known(peek: Peek, key: str, id: str, found: list[StoredEntry]) -> tuple[Explanation, list[Happened]]:
+    """Why an entry is not sent, and what happened under its id."""
+    entry, sent, now_ms = found[0] if found else None, peek.delivery(key, id), wall_clock_ms()
+    # What a server asked of all is kept with another entry: only there is everything looked at.
+    wait = held(peek.look(key).entries, now_ms) if entry is not None and entry.status == QUEUED else 0.0
+    why, events = explained(id, entry, sent, "", now_ms, wait), list(happened(entry, sent, ""))
+    if entry is not None and peek.claimed(key, entry) == "gone":
+        why = why._replace(reason=f"{_GONE}.")
+        events = [one._replace(detail=_GONE) if one.event == "claimed" else one for one in events]
+    return why, events
+
+
+def _detail(event: Happened) -> str:
+    """More about it, in one line: words, or what a server answered."""
+    if event.detail in ("", None):
+        return ""
+    return f": {printable(event.detail if isinstance(event.detail, str) else encode_foreign(event.detail))}"
 
 
 def _cells(peek: Peek, key: str, entry: StoredEntry, now_ms: int, *, items: bool) -> list[Text]:
@@ -228,6 +270,8 @@ def _status(peek: Peek, key: str, entry: StoredEntry) -> tuple[str, str]:
         words.append("its process is gone")
     if entry.maybe_sent_ms is not None:
         words.append("maybe sent")
+    if entry.replacement is not None:
+        words.append("a newer item waits")
     return ", ".join(words), _STYLES.get(name, "yellow")
 
 
@@ -244,6 +288,9 @@ def _described(peek: Peek, key: str, entry: StoredEntry, now_ms: int) -> list[tu
         lines.append(("maybe sent since", moment(entry.maybe_sent_ms)))
     if entry.next_attempt_ms is not None:
         lines.append(("not before", moment(entry.next_attempt_ms)))
+    if entry.replacement is not None:
+        at, length = entry.replacement.enqueued_at, size(size_of(entry.replacement.item))
+        lines.append(("newer item", f"{moment(at)}, {ago(at, now_ms)} ago, {length}: it takes the place of this one"))
     if error is not None:
         lines.append(("last error", printable(f"{error.type}: {error.message}")))
         lines.append(("", moment(error.at_ms)))
@@ -256,9 +303,7 @@ def _stuck(peek: Peek, key: str, entry: StoredEntry) -> str | None:
         return "an entry whose id is no text: kept, never sent; another program wrote it"
     if entry.status == SENDING:
         if peek.claimed(key, entry) == "gone":
-            return (
-                f"{quoted(entry.id)} was being sent by a process that is gone; it is queued again at the next opening"
-            )
+            return f"{quoted(entry.id)} {_GONE}"
         bare = entry.claim is not None and entry.claim.kind == "bare"
         return f"{quoted(entry.id)} is claimed by claim(), not by a drain" if bare else None
     if entry.status in (QUEUED, FAILED):

@@ -11,7 +11,7 @@ from starfish_outbox.caches.peek import Look
 from starfish_outbox.caches.peek_text import key_of_file
 from starfish_outbox.cli import exits
 from starfish_outbox.cli.frame import IdentityOption, JsonOption, KeyOption, NoColorOption, StoreOption, command
-from starfish_outbox.cli.output import Screen, counted, printable, write
+from starfish_outbox.cli.output import Screen, write
 from starfish_outbox.cli.stores import Place, RefusedError, Store, existing, key_for, named, store_at
 from starfish_outbox.cli.transfer import (
     Copied,
@@ -23,6 +23,7 @@ from starfish_outbox.cli.transfer import (
     stored_text,
     write_new,
 )
+from starfish_outbox.showing import counted, printable
 
 _MOST = 20
 

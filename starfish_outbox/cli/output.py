@@ -7,7 +7,6 @@ reaches a terminal unescaped: an id can hold anything that a terminal would obey
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,10 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from starfish_outbox.jsontext import encode_foreign
+from starfish_outbox.showing import UNSEEN, spelled_out
 
-_ODD: Final = re.compile(r"[^\x20-\x7e]")
 _NARROWEST: Final = 12
-_STEPS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 class Screen:
@@ -123,11 +121,6 @@ def write(text: str, encoding: str = "utf-8", stream: TextIO | None = None) -> N
     buffer.flush()
 
 
-def printable(text: str) -> str:
-    """The text with every character that is not meant to be seen as an escape of JSON."""
-    return _ODD.sub(_escape, text)
-
-
 def pretty(value: Any) -> str:
     """A decoded value as JSON over several lines, escaped like everything else."""
     import json
@@ -139,47 +132,12 @@ def pretty(value: Any) -> str:
     return "\n".join(_escaped(line) for line in text.split("\n"))
 
 
-def ago(then_ms: float, now_ms: int) -> str:
-    """How long ago that was, to two units: ``5 s``, ``3 h 12 min``; ``?`` where it makes no sense."""
-    seconds = (now_ms - then_ms) / 1000
-    if not then_ms > 0 or not abs(seconds) < 1e10:
-        return "?"
-    if seconds < 0:
-        return f"in {ago(1, 1 - int(seconds * 1000))}"
-    for index, (length, unit) in enumerate(_STEPS):
-        if seconds >= length or unit == "s":
-            whole = int(seconds // length)
-            if index + 1 < len(_STEPS) and whole < 10:
-                smaller, small_unit = _STEPS[index + 1]
-                rest = int(seconds % length // smaller)
-                return f"{whole} {unit} {rest} {small_unit}" if rest else f"{whole} {unit}"
-            return f"{whole} {unit}"
-    raise AssertionError("every duration is some seconds")
-
-
 def moment(at_ms: float) -> str:
     """An instant in local time, to the second; ``?`` where it makes no sense."""
     try:
         return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     except (OverflowError, OSError, ValueError):
         return "?"
-
-
-def size(number: int) -> str:
-    """A number of bytes: ``312 B``, ``4.2 kB``."""
-    if number < 1000:
-        return f"{number} B"
-    value = float(number)
-    for unit in ("kB", "MB", "GB"):
-        value /= 1000
-        if value < 999.5 or unit == "GB":
-            return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
-    raise AssertionError("the last unit takes all")
-
-
-def counted(number: int, one: str, many: str) -> str:
-    """``1 entry``, ``1,234 entries``."""
-    return f"{number:,} {one if number == 1 else many}"
 
 
 class _Console(Console):
@@ -216,19 +174,6 @@ def _encoding(stream: TextIO) -> str:
     return (stream.encoding or "utf-8").lower()
 
 
-def _escape(found: re.Match[str]) -> str:
-    letter = found[0]
-    if letter.isprintable():
-        return letter
-    return encode_foreign(letter)[1:-1] if ord(letter) < 0x20 else _units(letter)
-
-
 def _escaped(json_text: str) -> str:
     """JSON text in which strings hold nothing unprintable; it still means the same."""
-    return _ODD.sub(lambda found: found[0] if found[0].isprintable() else _units(found[0]), json_text)
-
-
-def _units(letter: str) -> str:
-    """The letter as JSON escapes, one for each UTF-16 unit."""
-    data = letter.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{int.from_bytes(data[at : at + 2], 'big'):04x}" for at in range(0, len(data), 2))
+    return UNSEEN.sub(lambda found: found[0] if found[0].isprintable() else spelled_out(found[0]), json_text)

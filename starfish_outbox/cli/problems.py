@@ -7,10 +7,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isinf, isnan
-from typing import Any, Final
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
+from typing import TYPE_CHECKING, Any, Final
 
 from starfish_outbox.caches.file import MAX_UTF16
 from starfish_outbox.cli.rules import RULES, Level, Rule
@@ -18,6 +15,9 @@ from starfish_outbox.jsontext import MAX_SAFE_INTEGER, encode_foreign
 from starfish_outbox.lexical import Element, Elements, Finding, Lines, members, spelled
 from starfish_outbox.schema import schema
 from starfish_outbox.state import size_of
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 MAX_ITEM_BYTES: Final = 1 << 20
 """The size of an item above which ``enqueue`` refuses it, unless its queue was made for more."""
@@ -29,7 +29,7 @@ _REQUIRED: Final = {
     "attempts": "r04",
     "enqueuedAt": "r07 missing",
 }
-_KEYS: Final = (*_REQUIRED, "maybeSent", "nextAttemptAt", "lastError")
+_KEYS: Final = (*_REQUIRED, "maybeSent", "nextAttemptAt", "lastError", "replacement")
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -76,6 +76,8 @@ class Check:
     """
 
     def __init__(self, text: str, *, key: str | None = None, places: bool = True) -> None:
+        from jsonschema import Draft202012Validator  # slow where its formats are installed, as they are with Jupyter
+
         self.elements = 0
         self._text = text
         self._key = key
@@ -140,12 +142,17 @@ class Check:
     def _size(self, element: Element) -> Iterator[Finding]:
         if element.end - element.start <= MAX_ITEM_BYTES // 4:
             return
-        try:
-            size = size_of(encode_foreign(element.value.get("item")))
-        except ValueError:  # NaN or infinity, a problem of its own
-            size = element.end - element.start
-        if size > MAX_ITEM_BYTES:
-            yield self._at(element, "r35 item", f"an item of {size:,} bytes", "item")
+        items = {"item": element.value.get("item")}
+        waiting = element.value.get("replacement")
+        if isinstance(waiting, dict):
+            items["replacement"] = waiting.get("item")
+        for name, item in items.items():
+            try:
+                size = size_of(encode_foreign(item))
+            except ValueError:  # NaN or infinity, a problem of its own
+                size = element.end - element.start
+            if size > MAX_ITEM_BYTES:
+                yield self._at(element, "r35 item", f"an item of {size:,} bytes", name)
 
     def _translate(self, element: Element, error: ValidationError) -> Iterator[Finding]:
         """A violation of the schema as the rule that it breaks."""

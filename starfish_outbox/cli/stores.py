@@ -14,9 +14,9 @@ from starfish_outbox.caches.peek import Peek
 from starfish_outbox.caches.peek_sqlite import DatabasePeek
 from starfish_outbox.caches.peek_text import TextPeek, key_of_file
 from starfish_outbox.caches.sqlite import SQLiteCache
-from starfish_outbox.cli.output import printable
 from starfish_outbox.errors import CorruptQueueError, OutboxError
 from starfish_outbox.opening import SQLITE_SUFFIXES, default_path
+from starfish_outbox.showing import printable
 
 Kind: TypeAlias = Literal["sqlite", "directory", "file"]
 

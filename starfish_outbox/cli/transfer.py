@@ -1,7 +1,7 @@
 """Copying entries from one queue to another, with everything that belongs to them.
 
 1. What is copied keeps its order, status, attempts, error and unknown keys. An entry that was being sent has no owner
-   in the copy: it is queued, and marked as maybe sent.
+   in the copy: it is queued, and marked as maybe sent. A newer item that waited for the end of that takes its place.
 2. An id that is already there is left alone, and so is one that the ledger knows as delivered with the same item.
 3. All new entries become durable in one commit, or none does.
 4. The source is only looked at. To move a file it is owned from before it is read until it has another name.
@@ -25,10 +25,10 @@ from starfish_outbox.caches.file import MAX_UTF16, FileCache
 from starfish_outbox.caches.owner import create_private, sync_directory
 from starfish_outbox.caches.peek import Look, Peek, read
 from starfish_outbox.cli.stores import Place, RefusedError, quoted
-from starfish_outbox.entry import SENDING, StoredEntry
+from starfish_outbox.entry import StoredEntry
 from starfish_outbox.errors import CacheWriteError
 from starfish_outbox.queue import OutboxQueue
-from starfish_outbox.transitions import abandon
+from starfish_outbox.transitions import abandon, catch_up
 
 
 @dataclass
@@ -103,10 +103,8 @@ def portable(look: Look, now_ms: int) -> tuple[list[StoredEntry], Copied]:
     """The entries as copies without an owner, and what stays behind."""
     copies = []
     for entry in look.entries:
-        copy = entry
-        if entry.status == SENDING and entry.id is not None:
-            copy = abandon(now_ms)(entry) or entry
-        copies.append(replace(copy, seq=0, claim=None))
+        freed = None if entry.id is None else abandon(now_ms)(entry)
+        copies.append(replace(catch_up(freed or entry), seq=0, claim=None))
     copied = Copied(left=[f"{reason}: not copied" for reason in look.unread], notes=list(look.notes))
     if look.damage is not None:
         copied.left.append(f"the text is no JSON array ({look.damage}); only whole entries were copied out of it")

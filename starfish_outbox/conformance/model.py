@@ -14,7 +14,10 @@ from starfish_outbox.conformance.divergences import Divergence
 from starfish_outbox.conformance.driver import Answer, Request
 from starfish_outbox.jsontext import decode, encode_foreign
 
-ORDER: Final = ("id", "item", "status", "attempts", "enqueuedAt", "maybeSent", "nextAttemptAt", "lastError")
+ORDER: Final = (
+    *("id", "item", "status", "attempts", "enqueuedAt"),
+    *("maybeSent", "nextAttemptAt", "lastError", "replacement"),
+)
 """The keys that somebody knows, as this package orders them; every other key must come through as it is."""
 
 

@@ -17,7 +17,7 @@ _LONGEST_TEXT: Final = 3000
 """Characters of a value, and of a stored text, that are shown."""
 
 _STATUSES: Final = ("queued", "sending", "failed")
-_MARKS: Final = ("maybeSent", "lastError", "nextAttemptAt")
+_MARKS: Final = ("maybeSent", "lastError", "nextAttemptAt", "replacement")
 _SPECIAL: Final = {"hold": "opens the queue and keeps it", "let go": "closes it"}
 
 # The colours of the page around it, and greys that are seen on white and on black: front ends do not tell which it is.

@@ -183,6 +183,6 @@ def _parse_scalar(text: str, index: int, decoder: json.JSONDecoder) -> tuple[Any
     try:
         return decoder.raw_decode(text, index)
     except json.JSONDecodeError as error:
-        raise DamagedText(error.msg, error.pos) from None
+        raise DamagedText(error.msg.removesuffix(" starting at"), error.pos) from None
     except ValueError as error:
         raise DamagedText(str(error), index) from None

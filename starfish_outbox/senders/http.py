@@ -4,15 +4,23 @@ The rules, in the order in which they are tried:
 
 | what happened | what is raised | source |
 |---|---|---|
-| 2xx, the whole answer read | nothing: delivered, or already there | |
+| 2xx | nothing: delivered, or already there | RFC 9110 |
 | 3xx | `AuthNeededError` that names the new place: a login page or a moved endpoint, not this entry's fault | |
 | 401, 407, 511 | `AuthNeededError`; with the clock's error where the answer has a ``Date`` | RFC 9110, 6585 |
-| 409 | `ConflictError`; never taken for success, a bare 409 does not say whose version is there | RFC 9110 |
+| 409, up to an hour after a try without an answer | `UnackedError`: that one may be under way still | IETF draft |
+| other 409 | `ConflictError`; never taken for success, a bare 409 does not say whose version is there | RFC 9110 |
 | 408, 425, 429, 502, 503, 504 | `BusyError`, with ``Retry-After`` | RFC 9110, 6585, 8470 |
 | other 4xx | `RejectedError` | |
 | other 5xx | `SendError`, a failed attempt: an item that always breaks the server must not block the others | |
 | no connection, no proxy, none free in the pool | `OfflineError` | |
 | a request under way and no whole answer | `UnackedError` | |
+
+The IETF draft is draft-ietf-httpapi-idempotency-key-header: a server answers 409 while it works on a request with the
+same key.
+
+Of an answer that is too long, or not at its end when ``timeout`` is over, the status counts: with 2xx the entry is
+delivered, and its receipt holds what had come. To ask again would end no better, and a server that knows no keys would
+store once more. An answer that breaks off is no whole answer: whoever broke off may have failed before storing.
 """
 
 from __future__ import annotations
@@ -20,10 +28,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import unicodedata
 from collections.abc import Callable, Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
@@ -38,15 +43,13 @@ from starfish_outbox.errors import (
     SendError,
     UnackedError,
 )
-from starfish_outbox.jsontext import encode_foreign, encode_item
+from starfish_outbox.jsontext import decode, encode_foreign, encode_item
+from starfish_outbox.senders.answers import REASON, clean, http_date, retry_after_seconds
 
 if TYPE_CHECKING:
     import httpx
 
     from starfish_outbox.entry import OutboxEntry
-
-MAX_RETRY_AFTER: Final = 86_400.0
-"""Seconds; a server that asks for more is asked again after a day."""
 
 _AUTH: Final = frozenset({401, 407, 511})
 _BUSY: Final = frozenset({408, 425, 429, 502, 503, 504})
@@ -54,7 +57,8 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, a field 
 _VISIBLE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 _PATH: Final = "/:@!$&'()*+,;=~"  # RFC 3986, what a path may hold besides letters, digits, "-", "." and "_"
 _CLOCK_TOLERANCE: Final = 300.0  # seconds; what servers that sign requests allow
-_REASON: Final = 200  # characters of the server's words that an error repeats
+_KEPT: Final = 8_000  # bytes of JSON that a receipt holds
+_UNDER_WAY: Final = 3600.0  # seconds that a server may work on one request; a conflict that outlasts them is one
 
 
 def http_post(
@@ -86,7 +90,8 @@ def http_post(
         client: an ``httpx.AsyncClient`` to use instead of an own one; it is never closed here.
         headers: headers to add to each request, such as a token.
         auth: for the requests, as httpx takes it; None leaves it to the client.
-        timeout: seconds for each step of a request (connect, write, read, wait for the pool), or None for no limit.
+        timeout: seconds for each step of a request (wait for the pool, connect, write) and for the whole answer, or
+            None for no limit.
         body: from entry to what to post instead of the item: JSON, or bytes that go as they are.
         id_header: the name of the header with the key.
         max_response_bytes: how much of an answer is read at most.
@@ -175,32 +180,56 @@ class HttpSender:
         if own is not None and loop is asyncio.get_running_loop():
             await own.aclose()
 
-    async def __call__(self, entry: OutboxEntry[Any]) -> None:
-        """Posts one entry; returns when the server has it, or had it already.
+    async def __call__(self, entry: OutboxEntry[Any]) -> dict[str, Any]:
+        """Posts one entry; returns when the server has it, or had it already: what it answered, for ``receipts``.
+
+        The ``status``; the ``answer`` as JSON where it is short and is some, else its first words, or None; and the
+        ``location`` of what was made, where the server tells.
 
         Raises:
             SendError: what happened otherwise; the table at the head of the module says which of its classes.
         """
         library = self._httpx
         url, headers, content = self._request(entry)
+        response, answer = None, bytearray()
+        clock = asyncio.timeout(None)
+
+        async def trace(event: str, _: object) -> None:
+            # httpx's own timeout begins anew with every byte, so an answer could trickle for ever.
+            if event.endswith("receive_response_headers.started"):
+                now = asyncio.get_running_loop().time()
+                clock.reschedule(None if self._timeout is None else now + self._timeout)
+            elif event.endswith(("start_tls.started", "send_request_headers.started")):
+                clock.reschedule(None)  # what was answered was a proxy's CONNECT, or a request without credentials
+
         try:
-            async with self._client().stream(
-                "POST",
-                url,
-                headers=headers,
-                content=content,
-                auth=self._auth,
-                timeout=self._timeout,
-                follow_redirects=False,
-            ) as response:
-                answer = await _read(response, self._max_response_bytes)
+            async with (
+                clock,
+                self._client().stream(
+                    "POST",
+                    url,
+                    headers=headers,
+                    content=content,
+                    auth=self._auth,
+                    timeout=self._timeout,
+                    follow_redirects=False,
+                    extensions={"trace": trace},
+                ) as response,
+            ):
+                await _read(response, answer, self._max_response_bytes)
         except (library.ConnectError, library.ConnectTimeout, library.PoolTimeout, library.ProxyError) as error:
             raise OfflineError(f"nobody was reached at {self._place()}: {_words(error)}") from error
         except (library.UnsupportedProtocol, library.LocalProtocolError, library.InvalidURL) as error:
             raise RejectedError(f"this entry cannot be posted to {self._place()}: {_words(error)}") from error
         except library.TransportError as error:
             raise UnackedError(f"no whole answer came from {self._place()}: {_words(error)}") from error
-        _judge(response, answer, url)
+        except TimeoutError as error:
+            if not clock.expired():
+                raise
+            if response is None:
+                raise UnackedError(f"no whole answer came from {self._place()} within {self._timeout:g} s") from error
+        _judge(response, bytes(answer), url, entry.maybe_sent_ms)
+        return _receipt(response, bytes(answer))
 
     def _request(self, entry: OutboxEntry[Any]) -> tuple[str, httpx.Headers, bytes]:
         """Where an entry goes, with which headers and which bytes."""
@@ -242,22 +271,6 @@ def idempotency_key(entry_id: str) -> str:
     Distinct ids give distinct keys; ``unquote(key)`` gives the id back where that is valid Unicode.
     """
     return quote(entry_id, safe=_VISIBLE, errors="surrogatepass")
-
-
-def retry_after_seconds(value: str | None, now: float) -> float | None:
-    """The seconds that a ``Retry-After`` asks for (RFC 9110, 10.2.3), within 0 and a day; None where it says nothing.
-
-    Args:
-        value: the header: seconds in digits, or an HTTP date.
-        now: seconds since the Unix epoch, by the server's clock where its answer has a ``Date``.
-    """
-    if value is None:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(min(int(value[:10]), int(MAX_RETRY_AFTER)))
-    moment = _http_date(value)
-    return None if moment is None else min(max(moment - now, 0.0), MAX_RETRY_AFTER)
 
 
 class _BadPathError(ValueError):
@@ -313,28 +326,29 @@ def _joined(base: str, path: str) -> str:
     return urlunsplit((scheme, host, f"{before.rstrip('/')}/{added}", query, ""))
 
 
-async def _read(response: httpx.Response, limit: int) -> bytes:
-    """The first bytes of the answer, as they came; an answer that is longer than the limit is not read to its end."""
-    got = bytearray()
+async def _read(response: httpx.Response, got: bytearray, limit: int) -> None:
+    """Add the first bytes of the answer as they come; one that is longer than the limit is not read to its end."""
     async for chunk in response.aiter_raw():
         got += chunk[: limit - len(got)]
         if len(got) >= limit:
             break
-    return bytes(got)
 
 
-def _judge(response: httpx.Response, answer: bytes, url: str) -> None:
+def _judge(response: httpx.Response, answer: bytes, url: str, maybe_sent_ms: int | None) -> None:
     """Returns when the answer says that the entry is there, else raises what it says."""
     status = response.status_code
     if 200 <= status < 300:
         return
-    packed = response.headers.get("Content-Encoding", "identity").lower() != "identity"
-    said = "" if packed else _reason(answer)
+    said = "" if _is_packed(response) else _reason(answer)
     what = f"the server answered {status}{f': {said}' if said else ''}"
-    date = _http_date(response.headers.get("Date", ""))
+    date = http_date(response.headers.get("Date", ""))
     if status in _AUTH:
         raise AuthNeededError(f"{what}. {_auth_advice(status, date)}")
     if status == 409:
+        # Either clock may have been put back or forward since: what is not within the hour is a conflict, and parks.
+        ago = None if maybe_sent_ms is None else time.time() - maybe_sent_ms / 1000
+        if ago is not None and abs(ago) < _UNDER_WAY:
+            raise UnackedError(f"{what}. A try {max(ago, 0):.0f} s ago had no answer, and may still be under way")
         raise ConflictError(f"{what}. Another version may be there under this id", response.headers.get("ETag"))
     if status in _BUSY:
         now = time.time() if date is None else date
@@ -344,6 +358,30 @@ def _judge(response: httpx.Response, answer: bytes, url: str) -> None:
     if status >= 500:
         raise SendError(what)
     raise RejectedError(what)
+
+
+def _receipt(response: httpx.Response, answer: bytes) -> dict[str, Any]:
+    """What is worth keeping of an answer that says it is there."""
+    receipt = {"status": response.status_code, "answer": None if _is_packed(response) else _answer(answer)}
+    if "Location" in response.headers:
+        receipt["location"] = clean(response.headers["Location"])
+    return receipt
+
+
+def _answer(answer: bytes) -> Any:
+    if len(answer) <= _KEPT:
+        try:
+            value = decode(answer.decode())
+            encode_item(value, max_bytes=_KEPT)
+        except ValueError:  # no UTF-8, no JSON, or none that can be stored
+            pass
+        else:
+            return value
+    return _reason(answer) or None
+
+
+def _is_packed(response: httpx.Response) -> bool:
+    return bool(response.headers.get("Content-Encoding", "identity").lower() != "identity")
 
 
 def _auth_advice(status: int, date: float | None) -> str:
@@ -361,7 +399,7 @@ def _auth_advice(status: int, date: float | None) -> str:
 
 def _redirect_advice(response: httpx.Response, url: str) -> str:
     """Where the programmer should point the base URL."""
-    location = _clean(response.headers.get("Location", ""))
+    location = clean(response.headers.get("Location", ""))
     if not location:
         return "It redirects, and does not say where"
     try:
@@ -373,25 +411,9 @@ def _redirect_advice(response: httpx.Response, url: str) -> str:
 
 def _reason(answer: bytes) -> str:
     """The first words of an answer: 200 characters, one line, nothing that a terminal would obey."""
-    return _clean(answer[: 8 * _REASON].decode("utf-8", "replace"))
-
-
-def _clean(text: str) -> str:
-    """A text without control, format and other invisible characters, white space folded, cut at 200 characters."""
-    kinds = ((char, unicodedata.category(char)) for char in text)
-    shown = (" " if kind == "Cc" else char for char, kind in kinds if kind == "Cc" or kind[0] != "C")
-    return " ".join("".join(shown).split())[:_REASON]
+    return clean(answer[: 8 * REASON].decode("utf-8", "replace"))
 
 
 def _words(error: Exception) -> str:
     """What a transport error says: its class, and its text where it has one (in async httpx many have none)."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _http_date(value: str) -> float | None:
-    """Seconds since the Unix epoch of an HTTP date, or None where it is none."""
-    try:
-        moment = parsedate_to_datetime(value)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError, IndexError, TypeError):  # what email.utils raises on damaged dates
-        return None

@@ -51,8 +51,8 @@ async def _main(wire: Wire, kind: str, where: str) -> None:
         ("again", d),
     ]:
         await work.change(id, name)
+    await work.change(e, "claim")  # first: a pass that fails and is tried again may send more than its two
     await work.drain(2)
-    await work.change(e, "claim")
     await work.drain(None)
     await work.enqueue(2)
     await work.change(e, "mark_failed")

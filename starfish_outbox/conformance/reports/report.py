@@ -9,6 +9,8 @@ from datetime import datetime
 from starfish_outbox.conformance.cases import Case
 from starfish_outbox.conformance.driver import Hello
 from starfish_outbox.conformance.verdicts import Profile, Result, Subject, Verdict
+from starfish_outbox.drawing import Drawn
+from starfish_outbox.showing import printable
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class RecordedCase(Subject):
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Drawn):
     """One run.
 
     Attributes:
@@ -40,6 +42,12 @@ class Report:
     seed: int
     version: str
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """In one line: who was asked, and what it came to."""
+        names = ", ".join(hello.name for hello in self.hellos)
+        found = ", ".join(f"{number} {verdict}" for verdict, number in counts(self.results).items() if number)
+        return printable(f"<Report on {names}: {found or 'no results'}; {len(self.surprises)} not as listed>")
 
     @property
     def ok(self) -> bool:
