@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path, PurePath
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-from tests.workers.zygote import PATIENCE, Worker
+from tests.workers.zygote import PATIENCE
 
 STORAGE: Final = (
     "openat,write,pwrite64,fsync,fdatasync,ftruncate,fchmod,mkdir,rename,renameat,renameat2,unlink,unlinkat,writev"
@@ -34,13 +34,20 @@ def why_not() -> str:
     return "" if tried.returncode == 0 else f"strace may not trace here: {tried.stderr.strip()[-200:]}"
 
 
+class Traceable(Protocol):
+    """A process that waits for an order."""
+
+    @property
+    def pid(self) -> int: ...
+
+
 class Tracer:
     """strace on a worker that waits, from ``with`` on; after it, the worker runs untraced.
 
     Leave the block while the worker waits for an order, or after it has been waited for.
     """
 
-    def __init__(self, worker: Worker, log: Path, *options: str) -> None:
+    def __init__(self, worker: Traceable, log: Path, *options: str) -> None:
         self._worker = worker
         self._command = ["strace", "-f", "-y", "-qq", "-s", "48", "-o", str(log), "-e", f"trace={STORAGE}", *options]
 
