@@ -133,7 +133,15 @@ def test_show_of_an_unknown_id_ends_with_3_and_says_where_it_looked(tmp_path: Pa
     fill(place, FIVE)
     ran = cli("show", "nix", "--store", place.path)
     assert ran.code == 3
-    assert ran.err == f"no entry 'nix': '{KEY}' in {place.path}\n"
+    assert ran.err == f"no entry: 'nix' ('{KEY}' in {place.path})\n"
+
+
+def test_a_status_that_there_is_not_is_refused_and_not_an_empty_list(tmp_path: Path) -> None:
+    place = store(tmp_path, "sqlite")
+    fill(place, FIVE)
+    ran = cli("list", "--status", "faild", "--store", place.path)
+    assert ran.code == 2
+    assert "--status is queued, sending, failed, or other for the rest, not 'faild'" in ran.err
 
 
 @pytest.mark.parametrize("kind", KINDS)

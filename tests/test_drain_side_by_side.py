@@ -365,11 +365,17 @@ async def test_an_option_that_makes_no_sense_is_refused_before_anything_is_touch
     assert server.asked == []
 
 
-def test_a_lane_that_fails_ends_the_pass_before_anything_is_sent() -> None:
+def test_entries_that_the_lane_fails_for_go_one_after_the_other_and_the_log_names_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def main() -> None:
         queue, server = await opened_with(3), Server()
-        with pytest.raises(ZeroDivisionError):
-            await drain_outbox(queue, server.send, concurrency=2, lane=lambda _: 1 // 0)
-        assert (server.asked, queue.counts().queued) == ([], 3)
+        result = await drain_outbox(queue, server.send, concurrency=2, lane=lambda _: 1 // 0)
+        assert (result.sent, result.failed) == (3, 0)
+        assert [id for _, id in server.calls] == ["e0", "e1", "e2"]
+        assert server.most_at_once == 1
 
     in_virtual_time(main())
+    said = [record.getMessage() for record in caplog.records if "lane=" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("lane= found none for 'e0' and 2 others (ZeroDivisionError(")

@@ -10,6 +10,7 @@ import pytest
 
 from starfish_outbox import (
     BusyError,
+    DrainState,
     MemoryCache,
     OfflineError,
     OutboxEntry,
@@ -342,3 +343,10 @@ def test_a_clock_that_is_put_back_delays_nothing_by_more_than_the_wait_itself(er
         assert server.taken == ["e0"]
 
     in_virtual_time(main())
+
+
+def test_a_state_tells_itself_in_a_line() -> None:
+    assert str(DrainState("idle")) == "idle"
+    assert str(DrainState("paused", "AuthNeededError: expired")) == "paused: AuthNeededError: expired"
+    waits = DrainState("offline", "no route", 1_700_000_000_000)
+    assert str(waits) == "offline until 2023-11-14 22:13:20 UTC: no route"

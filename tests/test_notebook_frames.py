@@ -203,7 +203,7 @@ async def test_what_is_no_frame_or_lacks_a_column_is_said(queue: OutboxQueue[Any
         ([{"a": 1}], "not list"),
         (READINGS["nr"], "to_frame"),
         (pl.LazyFrame({"a": [1]}), "collect"),
-        (pd.DataFrame({0: [1]}), "rename"),
+        (pd.DataFrame({0: [1]}), "frame.columns = "),
     ]:
         with pytest.raises(TypeError, match=said):
             await enqueue_frame(queue, frame, id="a")

@@ -99,7 +99,7 @@ def test_on_a_blocking_outbox_every_command_answers_at_once(blocking: Kernel) ->
 def test_on_an_async_queue_answers_come_under_the_cell_when_they_are_there(awaited: Kernel) -> None:
     status, drain = awaited.run("%outbox status", "%outbox drain")
     good(status, drain)
-    assert "Counts(queued=3" in status.text
+    assert awaited.wait(lambda: "Counts(queued=3" in status.text), status
     assert drain.text.startswith("drain: under way")
     assert awaited.wait(lambda: "DrainResult(sent=2, failed=1" in drain.text), drain
     (show,) = awaited.run("%outbox show b\nprint('the cell goes on')")

@@ -12,7 +12,7 @@ from starfish_outbox.caches.peek import Peek
 from starfish_outbox.cli import exits
 from starfish_outbox.cli.frame import IdentityOption, JsonOption, KeyOption, NoColorOption, StoreOption, command
 from starfish_outbox.cli.output import Screen, moment, pretty
-from starfish_outbox.cli.stores import Place, existing, quoted, store_at
+from starfish_outbox.cli.stores import Place, RefusedError, existing, quoted, store_at
 from starfish_outbox.entry import FAILED, QUEUED, SENDING, StoredEntry
 from starfish_outbox.jsontext import decode, encode_foreign
 from starfish_outbox.knowing import Explanation, Happened, explained, happened, held
@@ -55,6 +55,8 @@ def list_entries(
     Takes no lock and changes nothing; a live queue is not disturbed. Without --items no item is shown.
     """
     screen = Screen(as_json=as_json, no_color=no_color)
+    if only not in (None, QUEUED, SENDING, FAILED, "other"):
+        raise RefusedError(f"--status is queued, sending, failed, or other for the rest, not {quoted(only)}")
     place, peek = existing(store_at(store), identity, key)
     look = peek.page(place.key, status=only, offset=offset, limit=limit or None)
     now_ms = wall_clock_ms()
@@ -115,7 +117,8 @@ def show(
                 screen.say(pretty(decode(entry.replacement.item)))
         screen.say()
     if not found:
-        screen.note(f"no entry {quoted(id)}: {place}", "red")
+        gone = "not in the queue any more" if events else "no entry"
+        screen.note(f"{gone}: {quoted(id)} ({place})", "red")
     elif len(found) > 1:
         screen.note(f"note: {len(found)} entries share this id; what is asked by id acts on the first")
     if found or events:

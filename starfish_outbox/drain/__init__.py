@@ -69,6 +69,7 @@ async def drain_outbox(
             answers, it finds out for all.
         lane: a function from an entry to the name of its lane. Within a lane one entry follows the other, and none
             overtakes one that did not get through; lanes run side by side. It is asked of every entry in each pass.
+            Entries for which it raises share a lane, and the log says so.
         on_parked: whether a parked entry lets the rest of its lane go (``free``) or holds it (``hold``).
         batch_size: entries that one ``send`` gets, as a list; it answers a list with an exception for each that did not
             get through and anything else for each that did, or None for all; what it raises holds for all.
@@ -136,7 +137,7 @@ def keep_draining(  # noqa: D417  # the others are described once, with drain_ou
 
     Raises:
         ValueError, TypeError: an argument is unfit.
-        (When awaited) what a ``classify`` or ``lane`` of the caller raises. A failing storage is logged and waited for.
+        (When awaited) what a ``classify`` of the caller raises. A failing storage is logged and waited for.
     """
     options = DrainOptions(
         send,

@@ -30,6 +30,7 @@ from starfish_outbox.drain.passes import one_pass
 from starfish_outbox.drain.results import DrainResult
 from starfish_outbox.drawing import Drawn
 from starfish_outbox.errors import CacheError
+from starfish_outbox.knowing import moment
 from starfish_outbox.outcomes import describe
 from starfish_outbox.queue import OutboxQueue
 
@@ -55,6 +56,11 @@ class DrainState:
     reason: str = ""
     until_ms: int | None = None
     result: DrainResult | None = None
+
+    def __str__(self) -> str:
+        """In a line, such as ``offline until 2026-11-25 09:00:00 UTC: nobody was reached``."""
+        until = "" if self.until_ms is None else f" until {moment(self.until_ms)}"
+        return f"{self.name}{until}{f': {self.reason}' if self.reason else ''}"
 
 
 class KeepDraining(Drawn):

@@ -5,17 +5,22 @@
 3. In a lane one entry is under way at a time, and what is behind one that is to be tried again waits for another pass.
 4. An entry that is parked, before or in this pass, lets the rest of its lane go, or holds it (``on_parked``); one that
    somebody else is sending holds it always.
+5. Entries for which the caller's function finds no lane (it raises, or what it answers cannot be hashed) share one: one
+   odd item must not keep all others from being sent.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Hashable, Iterable
+from typing import Final
 
 from starfish_outbox import codec, transitions
 from starfish_outbox.backoff import Backoff
 from starfish_outbox.drain.options import Lane, OnParked
 from starfish_outbox.entry import FAILED, QUEUED, SENDING, StoredEntry
+
+_NO_LANE: Final = object()
 
 
 class Lineup:
@@ -32,6 +37,7 @@ class Lineup:
         total: how many may be sent.
         waiting: how many were passed over.
         next_attempt_ms: when the first of those is due.
+        laneless: ids of entries for which no lane was found, each with the error.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class Lineup:
         self._held: set[Hashable] = set()
         self.waiting = 0
         self.next_attempt_ms: int | None = None
+        self.laneless: list[tuple[str | None, Exception]] = []
         first: list[int] = []
         last: list[int] = []
         late_lanes: set[Hashable] = set()
@@ -118,8 +125,14 @@ class Lineup:
     def _lane_of(self, entry: StoredEntry) -> Hashable:
         if self._lane is None:
             return None
-        lane = self._lanes[entry.seq] = self._lane(codec.public(entry))
-        hash(lane)  # said here, with the user's function in sight
+        lane: Hashable = _NO_LANE
+        try:
+            found = self._lane(codec.public(entry))
+            hash(found)
+            lane = found
+        except Exception as error:  # noqa: BLE001  # a function of the caller; the pass says what it raised
+            self.laneless.append((entry.id, error))
+        self._lanes[entry.seq] = lane
         return lane
 
 

@@ -67,6 +67,10 @@ class Pass:
         options, now_ms = self.options, self.now_ms()
         self.judge = Judge(options, self.now_ms, self.result)
         self.lineup = Lineup(self.binding.state, options.lane, options.on_parked, options.backoff, now_ms)
+        if self.lineup.laneless:
+            id, error = self.lineup.laneless[0]
+            others = f" and {len(self.lineup.laneless) - 1:,} others" if len(self.lineup.laneless) > 1 else ""
+            log.warning("lane= found none for %r%s (%r): they share one", id, others, error)
         self.pace.begin()
         if not self._server_asked_to_wait(now_ms):
             await (self._one_by_one() if options.concurrency == 1 else self._side_by_side())

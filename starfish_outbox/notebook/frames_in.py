@@ -227,6 +227,9 @@ _HINTS: Final = {"polars.LazyFrame": "; collect() it first", "pandas.Series": ";
 def _check_names(names: Sequence[Any]) -> None:
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"the column {name!r} is named by no text, as JSON's keys are: frame.rename(columns=str)")
+            raise TypeError(
+                f"the column {name!r} is named by no text, as JSON's keys are: "
+                "frame.columns = list(map(str, frame.columns))"
+            )
     if twice := sorted({name for name in names if list(names).count(name) > 1}):
         raise ValueError(f"two columns (or levels of the index) are named {twice[0]!r}")

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from starfish_outbox.drain import drain_outbox
 from starfish_outbox.drain.options import check_number, is_async
-from starfish_outbox.entry import FAILED
+from starfish_outbox.entry import FAILED, QUEUED, SENDING
 from starfish_outbox.knowing import moment
 from starfish_outbox.notebook.blocking import BlockingOutbox
 from starfish_outbox.notebook.sending import InThread, Threads
@@ -139,23 +139,10 @@ class Commands:
         return Text(f"%outbox means {name}")
 
     def _status(self, told: argparse.Namespace) -> object:
-        return self._find(told.queue)[1].status()
+        return self._ask(told, _status)
 
-    def _list(self, told: argparse.Namespace) -> Text:
-        entries = self._find(told.queue)[1].page(0, told.limit, status=told.status)
-        if not entries:
-            return Text(f"no entry {'waits' if told.status is None else f'is {told.status}'}")
-        rows = [("id", "status", "attempts", "enqueued", "last error")]
-        for entry in entries:
-            error = "" if entry.last_error is None else f"{entry.last_error.type}: {entry.last_error.message}"
-            when = moment(entry.enqueued_at)
-            rows.append((printable(entry.id), printable(entry.status), str(entry.attempts), when, printable(error)))
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = [
-            "  ".join([*(word.ljust(width) for word, width in zip(row[:4], widths, strict=True)), row[4]]).rstrip()
-            for row in rows
-        ]
-        return Text("\n".join(lines))
+    def _list(self, told: argparse.Namespace) -> object:
+        return self._ask(told, lambda queue: _list(queue, told.limit, told.status))
 
     def _show(self, told: argparse.Namespace) -> object:
         return self._ask(told, lambda queue: _show(queue, told.id))
@@ -250,7 +237,7 @@ def _parser() -> _Parser:
     command("help")
     command("status")
     listing = command("list")
-    listing.add_argument("--status")
+    listing.add_argument("--status", choices=(QUEUED, SENDING, FAILED))
     listing.add_argument("--limit", "-n", type=_count, default=20)
     command("show").add_argument("id")
     drain = command("drain")
@@ -303,6 +290,29 @@ async def _after(before: Later | None, work: Coroutine[Any, Any, object]) -> obj
         work.close()
         raise
     return await work
+
+
+async def _status(queue: OutboxQueue[Any]) -> object:
+    await queue.refresh()  # another kernel may have drained meanwhile
+    return queue.status()
+
+
+async def _list(queue: OutboxQueue[Any], limit: int | None, status: str | None) -> Text:
+    await queue.refresh()
+    entries = queue.page(0, limit, status=status)
+    if not entries:
+        return Text(f"no entry {'waits' if status is None else f'is {status}'}")
+    rows = [("id", "status", "attempts", "enqueued", "last error")]
+    for entry in entries:
+        error = "" if entry.last_error is None else f"{entry.last_error.type}: {entry.last_error.message}"
+        when = moment(entry.enqueued_at)
+        rows.append((printable(entry.id), printable(entry.status), str(entry.attempts), when, printable(error)))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        "  ".join([*(word.ljust(width) for word, width in zip(row[:4], widths, strict=True)), row[4]]).rstrip()
+        for row in rows
+    ]
+    return Text("\n".join(lines))
 
 
 async def _show(queue: OutboxQueue[Any], id: str) -> Text:
