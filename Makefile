@@ -29,7 +29,7 @@ help:
 	@echo 'make test   lint, types, import contracts and the tests'
 	@echo 'make lint   the same without the tests'
 	@echo 'make matrix every conformance case on this package and both published ones, as one page: build/conformance.html'
-	@echo 'make bench  what each operation costs, at 100 and at 100,000 entries'
+	@echo 'make bench  what each operation costs beside every peer  (ARGS=--quick: two minutes, --full: an hour, --help: the rest)'
 	@echo 'make proof  the long proofs: kills, schedules, processes; each prints how many faults fired'
 	@echo 'make lab    the notebooks, in JupyterLab on this machine'
 
@@ -50,7 +50,7 @@ matrix: node $(DEV) $(INTEROP)
 	@$(VENV)/bin/starfish-outbox conformance $(foreach one,$(DRIVERS),--driver "$(subst :, ,$(one))") \
 	  --html build/conformance.html $(ARGS)
 
-bench: $(DEV)
+bench: node $(DEV) $(INTEROP)
 	@$(RUN) -m tests.bench $(ARGS)
 
 proof: node $(DEV) $(INTEROP) browser

@@ -1,204 +1,152 @@
-"""Times each operation on real files: our two durable caches, and raw ``sqlite3`` as durable beside them.
+"""Times every operation of every system on real files: ours, the published packages, the peers, raw SQLite.
 
 Systems take turns within each round, so that ratios hold although the machine has its moods; what is printed are
-medians. ``--out FILE`` writes one line of JSON a result.
+medians with the middle half of the rounds. Classes of durability are never mixed. The record has one line of JSON a
+measurement; tables, goals and pictures are made of it, also later (--goals, --pictures, --markdown without a run).
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from tests.bench.measure import Result, Sample, environment, file_system, one_by_one, paired_ratio, together
-from tests.bench.systems import OurFile, OurSQLite, OurSystem, RawSQLite, System
+from tests.bench import environment, goals, pictures, tables
+from tests.bench.presets import DEFAULT, FULL, QUICK, Preset
+from tests.bench.record import Record, Row
+from tests.bench.running import WORKLOADS, Run
+from tests.bench.systems import SYSTEMS, System, chosen
 
-GOAL: Final = 1.5
-"""Most that one enqueue may cost at 100,000 waiting entries, in terms of one at 100."""
-
-ENQUEUE, DRAIN, MANY, AT_ONCE, OPEN = "enqueue", "claim + remove", "enqueue_many", "enqueue at once", "open"
-NOTES: Final = {
-    ENQUEUE: "one durable enqueue at a time",
-    DRAIN: "a drain with a send that does nothing, an entry",
-    MANY: "1,000 in one call, an entry",
-    AT_ONCE: "1,000 callers at once, an entry",
-    OPEN: "hydrate in a new process, the whole queue",
-}
+RECORD: Final = environment.ROOT / "build/bench.jsonl"
 
 
-@dataclass(frozen=True)
-class Size:
-    """How much is measured; no round begins after so many ``seconds``, but three are made in any case."""
-
-    sizes: tuple[int, ...]
-    file_sizes: tuple[int, ...]
-    rounds: int
-    enqueues: int
-    drained: int
-    seconds: float
-
-
-FULL: Final = Size((100, 1_000, 10_000, 100_000), (100, 1_000, 10_000, 100_000), 15, 30, 100, 140.0)
-QUICK: Final = Size((100, 100_000), (100, 10_000), 7, 20, 50, 25.0)
-
-
-class Bench:
-    """Systems of every size, measured in turns."""
-
-    def __init__(self, size: Size, folder: Path, step: Callable[[str], None]) -> None:
-        self.size = size
-        self.folder = folder
-        self.step = step
-        self.results: dict[tuple[str, str, int], Result] = {}
-        self.ours = [OurSQLite(folder, waiting) for waiting in size.sizes]
-        self.files = [OurFile(folder, waiting) for waiting in size.file_sizes]
-        self.raw = [RawSQLite(folder, waiting) for waiting in size.sizes]
-        self.systems: list[System] = sorted([*self.ours, *self.raw, *self.files], key=lambda system: system.waiting)
-
-    @property
-    def steps(self) -> int:
-        return len(self.systems) + self.size.rounds + 3
-
-    async def run(self) -> None:
-        begin = time.perf_counter()
-        for system in self.systems:
-            self.step(f"{system.name} with {system.waiting:,} entries")
-            await system.start()
-        for number in range(self.size.rounds):
-            self.step(f"round {number + 1} of {self.size.rounds}")
-            if number >= 3 and time.perf_counter() - begin > self.size.seconds:
-                continue
-            for system in self.systems[:: 1 if number % 2 else -1]:
-                await self._round(system, number)
-        for system in self.systems:
-            await system.stop()
-        for number in range(3):
-            self.step(f"opening, {number + 1} of 3")
-            self._open(self.ours[-1], self.folder / f"ours-{self.ours[-1].waiting}.db", number)
-            self._open(self.files[-1], self.folder / f"files-{self.files[-1].waiting}", number)
-
-    async def _round(self, system: System, number: int) -> None:
-        slow = isinstance(system, OurFile) and system.waiting >= 10_000  # its cost grows with the queue
-        if slow and number % 3:
-            return
-        ids = system.fresh_ids(3 if slow else self.size.enqueues)
-        await system.enqueue(extra := system.fresh_ids(1)[0])  # what the other systems left in the processor is gone
-        self._note(ENQUEUE, system, number, await one_by_one(lambda index: system.enqueue(ids[index]), len(ids)))
-        await system.remove_all([*ids, extra])
-        drained = 3 if slow else self.size.drained
-        self._note(DRAIN, system, number, await together(lambda: system.drain(drained), drained))
-        await system.enqueue_many(system.fresh_ids(drained))
-        if system.waiting == self.size.sizes[0]:
-            return
-        thousand = system.fresh_ids(1_000)
-        self._note(MANY, system, number, await together(lambda: system.enqueue_many(thousand), 1_000))
-        await system.remove_all(thousand)
-        if isinstance(system, OurSystem):
-            again = system.fresh_ids(1_000)
-            self._note(AT_ONCE, system, number, await together(lambda: system.enqueue_at_once(again), 1_000))
-            await system.remove_all(again)
-
-    def _open(self, system: System, path: Path, number: int) -> None:
-        command = [sys.executable, "-m", "tests.bench.opening", system.name, str(path)]
-        answer = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=120).stdout)
-        if answer["entries"] != system.waiting:
-            raise RuntimeError(f"{system.name}: {answer['entries']} entries were read, {system.waiting} are stored")
-        self._note(OPEN, system, number, Sample([answer["wall"]], answer["cpu"], None))
-
-    def _note(self, what: str, system: System, number: int, sample: Sample) -> None:
-        key = (what, system.name, system.waiting)
-        self.results.setdefault(key, Result(*key)).rounds[number] = sample
-
-    def growths(self) -> dict[str, float]:
-        """What one enqueue costs at the longest queue, in terms of the shortest, by system."""
-        found = {}
-        for systems in (self.ours, self.raw, self.files):
-            short, long = (self.results[ENQUEUE, system.name, system.waiting] for system in (systems[0], systems[-1]))
-            found[short.system] = paired_ratio(long, short)
-        return found
-
-
-def show(bench: Bench, console: Console) -> None:
-    for what, note in NOTES.items():
-        results = [result for result in bench.results.values() if result.what == what]
-        unit, scale = ("ms", 1e3) if what == OPEN else ("µs", 1e6)
-        table = Table(title=f"{what}: {note}", title_justify="left", title_style="bold")
-        for column in ("waiting", "system"):
-            table.add_column(column, justify="right" if column == "waiting" else "left")
-        for column in (f"wall p50, {unit}", f"cpu, {unit}", "written, KiB", "a second"):
-            table.add_column(column, justify="right")
-        for result in sorted(results, key=lambda result: (result.waiting, result.system)):
-            line = result.record()
-            written = "" if line["written_bytes"] is None else f"{line['written_bytes'] / 1024:,.1f}"
-            cpu = f"{line['cpu_us'] * scale / 1e6:,.0f}"
-            speed = f"{1 / result.wall:,.0f}" if what != OPEN else f"{result.waiting / result.wall:,.0f} entries"
-            table.add_row(f"{result.waiting:,}", result.system, f"{result.wall * scale:,.0f}", cpu, written, speed)
-        console.print(table)
-    for system, growth in bench.growths().items():
-        sizes = [
-            result.waiting for result in bench.results.values() if (result.what, result.system) == (ENQUEUE, system)
-        ]
-        goal = f" (goal: at most {GOAL})" if system == OurSQLite.name else ""
-        console.print(f"{system}: one enqueue at {max(sizes):,} costs {growth:.2f} times one at {min(sizes):,}{goal}")
-
-
-def pick_folder(wanted: Path | None) -> Path:
-    """A directory on a real disk: in memory an fsync costs nothing, and every figure would be of something else."""
-    for candidate in [wanted] if wanted else [Path(tempfile.gettempdir()), Path("/var/tmp"), Path.cwd()]:
-        if file_system(candidate.resolve()) not in ("tmpfs", "ramfs"):
-            return candidate
-    raise SystemExit("every directory tried lies in memory; name one on a disk: --folder DIRECTORY")
-
-
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
+    """Exit codes: 0 measured (or shown), 1 a system is not what it is said to be, 2 wrong arguments."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds: under 40 seconds")
-    parser.add_argument("--out", type=Path, help="write the results here, one line of JSON each")
-    parser.add_argument("--folder", type=Path, help="where the files are made (default: the temporary directory)")
-    arguments = parser.parse_args()
-    console = Console(width=max(100, Console().width))
-    with tempfile.TemporaryDirectory(prefix="outbox-bench-", dir=pick_folder(arguments.folder)) as folder:
-        about = environment(Path(folder).resolve())
-        console.print(
-            f"Files on {about['file_system']}, fsynced; Python {about['python']}, SQLite {about['sqlite']} in "
-            f"journal_mode=TRUNCATE, synchronous=FULL; {about['processors']} processors, load {about['load']}"
-        )
-        begin = time.perf_counter()
-        columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("")
-            bench = Bench(
-                QUICK if arguments.quick else FULL,
-                Path(folder),
-                lambda step: progress.update(task, advance=1, description=step),
-            )
-            progress.update(task, total=bench.steps)
-            asyncio.run(bench.run())
-        seconds = time.perf_counter() - begin
-    show(bench, console)
-    console.print(f"{seconds:.0f} seconds; {about['commit']}")
-    if arguments.out is not None:
-        write(arguments.out, bench, {**about, "seconds": round(seconds, 1), "quick": arguments.quick})
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--quick", action="store_true", help="two sizes, few rounds: about two minutes")
+    length.add_argument("--full", action="store_true", help="to a million entries: about an hour (default: 15 minutes)")
+    parser.add_argument("--only", nargs="+", metavar="WORKLOAD", help="these workloads; see --list")
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="systems whose names begin so; see --list")
+    parser.add_argument("--list", action="store_true", help="say what can be measured, and end")
+    parser.add_argument("--record", type=Path, default=RECORD, help="where the record is (build/bench.jsonl)")
+    parser.add_argument("--folder", type=Path, help="where files are made (default: the temporary directory)")
+    shown = parser.add_argument_group("of the record that is there, without a run")
+    shown.add_argument("--show", action="store_true", help="the tables")
+    shown.add_argument("--goals", action="store_true", help="what must hold, and whether it does")
+    shown.add_argument("--pictures", action="store_true", help="draw tests/bench/pictures/*.svg")
+    shown.add_argument("--markdown", action="store_true", help="the tables of the README")
+    options = parser.parse_args(arguments)
+    console = Console(width=max(130, Console().width))
+    if options.list:
+        tables.list_all(console, WORKLOADS)
+        return 0
+    if options.show or options.goals or options.pictures or options.markdown:
+        return _show(options, console)
+    try:
+        systems = chosen(options.systems)
+        only = _workloads(options.only)
+        with tempfile.TemporaryDirectory(
+            prefix="outbox-bench-", dir=environment.pick_folder(options.folder), ignore_cleanup_errors=True
+        ) as folder:
+            return _measure(options, console, systems, only, Path(folder))
+    except ValueError as error:
+        parser.error(str(error))
 
 
-def write(path: Path, bench: Bench, about: dict[str, Any]) -> None:
-    growths = {"what": "growth of one enqueue", **{name: round(value, 3) for name, value in bench.growths().items()}}
-    lines = [{"what": "environment", **about}, *[result.record() for result in bench.results.values()], growths]
-    path.write_text("".join(json.dumps(line) + os.linesep for line in lines), "utf-8")
+def _measure(
+    options: argparse.Namespace, console: Console, systems: list[System], only: list[str], folder: Path
+) -> int:
+    preset = QUICK if options.quick else FULL if options.full else DEFAULT
+    if any(system.peer for system in systems):
+        if not environment.is_made():
+            console.print(f"Making {environment.FOLDER.name}, where the peers live ...")
+        environment.make()
+    for system in systems:
+        if why := system.why_not():
+            console.print(f"[bold]{system.label} is left out[/]: {why}")
+    systems = [system for system in systems if not system.why_not()]
+    rows, code = _run(options, console, preset, systems, only, folder)
+    record = Record(rows)
+    tables.show(record, console)
+    if set(systems) == set(SYSTEMS) and len(only) == len(WORKLOADS):
+        goals.show(record, console)
+        drawn = pictures.draw(record, environment.ROOT / "build/bench")
+        console.print(f"Pictures: {', '.join(str(path.relative_to(environment.ROOT)) for path in drawn)}")
+    console.print(f"Record: {options.record}")
+    return code
+
+
+def _run(
+    options: argparse.Namespace,
+    console: Console,
+    preset: Preset,
+    systems: list[System],
+    only: list[str],
+    folder: Path,
+) -> tuple[list[Row], int]:
+    rows: list[Row] = []
+    begin, load = time.perf_counter(), environment.load()
+    options.record.parent.mkdir(parents=True, exist_ok=True)
+    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
+    with (
+        options.record.open("w", encoding="utf-8") as file,
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
+        task = progress.add_task("", total=None)
+
+        def take(row: Row) -> None:
+            rows.append({**row, "load": load, "at": round(time.perf_counter() - begin, 1)})
+            file.write(json.dumps(rows[-1]) + "\n")
+            file.flush()
+
+        run = Run(preset, systems, folder, only, take, lambda step: progress.update(task, description=step))
+        try:
+            run.run()
+        except KeyboardInterrupt:
+            console.print("Interrupted; this is what was measured so far.")
+    for failure in run.failures:
+        console.print(f"[bold red]{failure}[/]")
+    console.print(
+        f"{time.perf_counter() - begin:.0f} seconds on {run.about['file_system']}, {run.about['processors']} "
+        f"processors, load {load} before; Python {run.about['python']}, SQLite {run.about['sqlite']}; "
+        f"{run.about['commit']}"
+    )
+    return rows, 1 if run.failures else 0
+
+
+def _workloads(names: list[str] | None) -> list[str]:
+    if names is None:
+        return list(WORKLOADS)
+    for name in names:
+        if not any(known.startswith(name) for known in WORKLOADS):
+            raise ValueError(f"no workload is named {name!r}; there are {', '.join(WORKLOADS)}")
+    return [known for known in WORKLOADS if any(known.startswith(name) for name in names)]
+
+
+def _show(options: argparse.Namespace, console: Console) -> int:
+    if not options.record.exists():
+        console.print(f"{options.record} is not there: measure first")
+        return 2
+    record = Record.load(options.record)
+    if options.show:
+        tables.show(record, console)
+    if options.goals:
+        goals.show(record, console)
+    if options.pictures:
+        for path in pictures.draw(record, pictures.FOLDER):
+            console.print(path.relative_to(environment.ROOT))
+    if options.markdown:
+        sys.stdout.write(tables.markdown(record))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,165 +1,165 @@
-"""What is measured side by side: our two durable caches, and SQLite used as bare as the same promise allows."""
+"""Which systems there are, what each promises, and how its process is started."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sqlite3
-from abc import ABC, abstractmethod
-from itertools import count
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Final, Literal, TypeAlias
 
-from starfish_outbox import FileCache, OutboxQueue, SQLiteCache, drain_outbox
+from tests.bench import environment
+from tests.bench.adapters.base import ITEMS
 
-KEY = "outbox.bench"
-ITEM: dict[str, Any] = {
-    "station": "north-17",
-    "taken": "2026-03-01T08:30:00Z",
-    "values": [12.25, 13.5, 11.75, 12.0, 14.125],
-    "note": "wind from the west, two nests, one ring read twice to be sure; battery of the logger at 61 percent",
+Durability: TypeAlias = Literal["A", "B", "D"]
+
+CLASSES: Final[dict[Durability, str]] = {
+    "A": "synced to the disk before each operation is acknowledged",
+    "B": "survives a kill of the process, not a power cut",
+    "D": "in memory, gone with the process",
 }
-"""About 200 bytes of JSON: one observation in the field."""
+
+HERE: Final = Path(__file__).resolve().parent
 
 
-class System(ABC):
-    """One queue with about ``waiting`` entries; every call returns when its change would survive a power cut."""
+@dataclass(frozen=True)
+class System:
+    """One system.
 
-    name: ClassVar[str]
-
-    def __init__(self, folder: Path, waiting: int) -> None:
-        self.folder = folder
-        self.waiting = waiting
-        self._numbers = count()
-
-    def fresh_ids(self, number: int) -> list[str]:
-        """Ids that nobody used, in no order that an index could profit from."""
-        return [f"{(next(self._numbers) * 0x9E3779B97F4A7C15) % 2**64:016x}" for _ in range(number)]
-
-    @abstractmethod
-    async def start(self) -> None:
-        """Make it and fill it."""
-
-    @abstractmethod
-    async def enqueue(self, id: str) -> None: ...
-
-    @abstractmethod
-    async def enqueue_many(self, ids: list[str]) -> None: ...
-
-    @abstractmethod
-    async def remove_all(self, ids: list[str]) -> None:
-        """In one commit: the queue is as long as before."""
-
-    @abstractmethod
-    async def drain(self, number: int) -> None:
-        """Claim and remove so many, each claimed durably before its send, one commit an entry."""
-
-    @abstractmethod
-    async def stop(self) -> None: ...
-
-
-class OurSystem(System):
-    """An ``OutboxQueue`` on one of our caches."""
-
-    @abstractmethod
-    def make_cache(self) -> SQLiteCache | FileCache: ...
-
-    async def start(self) -> None:
-        self.cache = self.make_cache()
-        self.queue: OutboxQueue[Any] = OutboxQueue(self.cache)
-        await self.queue.hydrate(KEY)
-        await self.enqueue_many(self.fresh_ids(self.waiting))
-
-    async def enqueue(self, id: str) -> None:
-        if not await self.queue.enqueue(id, ITEM):
-            raise RuntimeError(f"{id} was there already")
-
-    async def enqueue_at_once(self, ids: list[str]) -> None:
-        """As many callers as ids, none waiting for another."""
-        await asyncio.gather(*[self.queue.enqueue(id, ITEM) for id in ids])
-
-    async def enqueue_many(self, ids: list[str]) -> None:
-        for start in range(0, len(ids), 20_000):
-            await self.queue.enqueue_many([(id, ITEM) for id in ids[start : start + 20_000]])
-
-    async def remove_all(self, ids: list[str]) -> None:
-        await asyncio.gather(*[self.queue.remove(id) for id in ids])
-
-    async def drain(self, number: int) -> None:
-        result = await drain_outbox(self.queue, _send_nothing, limit=number)
-        if result.sent != number:
-            raise RuntimeError(f"{result}, {number} were expected")
-
-    async def stop(self) -> None:
-        await self.queue.close()
-        self.cache.close()
-
-
-class OurSQLite(OurSystem):
-    name = "SQLiteCache"
-
-    def make_cache(self) -> SQLiteCache:
-        return SQLiteCache(self.folder / f"ours-{self.waiting}.db")
-
-
-class OurFile(OurSystem):
-    name = "FileCache"
-
-    def make_cache(self) -> FileCache:
-        return FileCache(self.folder / f"files-{self.waiting}")
-
-
-class RawSQLite(System):
-    """``sqlite3`` in the caller's thread, one commit an operation, in the journal mode and with the durability of ours.
-
-    No queue, no loop, no copies: what SQLite itself costs here. It blocks whoever calls it.
+    Attributes:
+        name: as in the record and on the command line.
+        label: for people.
+        durability: what it promises, and what strace is to see.
+        module: of ``tests.bench.adapters``, or with all its packages; empty for Node.
+        adapter: the class in it.
+        peer: it runs in ``.bench-venv``, not beside our package.
+        shared: several processes may use it at once.
+        grows: its cost grows with the queue: it is not tried where it would take too long.
+        note: where it promises less than it may seem to.
     """
 
-    name = "raw sqlite3"
+    name: str
+    label: str
+    durability: Durability
+    module: str
+    adapter: str
+    peer: bool = False
+    shared: bool = False
+    grows: bool = False
+    note: str = ""
 
-    async def start(self) -> None:
-        path = self.folder / f"raw-{self.waiting}.db"
-        self.connection = sqlite3.connect(path, isolation_level=None)
-        execute = self.connection.execute
-        execute("PRAGMA journal_mode = TRUNCATE")
-        execute("PRAGMA synchronous = FULL")
-        execute("CREATE TABLE entries (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE, status TEXT, item TEXT)")
-        await self.enqueue_many(self.fresh_ids(self.waiting))
+    @property
+    def ours(self) -> bool:
+        return self.name.startswith("ours")
 
-    async def enqueue(self, id: str) -> None:
-        await self.enqueue_many([id])
+    @property
+    def reference(self) -> bool:
+        return self.name.startswith("raw")
 
-    async def enqueue_many(self, ids: list[str]) -> None:
-        rows = [(id, json.dumps(ITEM)) for id in ids]
-        execute = self.connection.execute
-        execute("BEGIN IMMEDIATE")
-        self.connection.executemany("INSERT INTO entries (id, status, item) VALUES (?, 'queued', ?)", rows)
-        execute("COMMIT")
+    def why_not(self) -> str:
+        """Why it cannot be run on this machine; empty when it can."""
+        if self.module:
+            return "" if not self.peer or environment.is_made() else f"{environment.FOLDER.name} is not made"
+        if shutil.which("node") is None:
+            return "Node is not installed"
+        return "" if environment.TYPESCRIPT.is_dir() else "interop/node_modules is not made (npm ci in interop/)"
 
-    async def remove_all(self, ids: list[str]) -> None:
-        execute = self.connection.execute
-        execute("BEGIN IMMEDIATE")
-        self.connection.executemany("DELETE FROM entries WHERE id = ?", [(id,) for id in ids])
-        execute("COMMIT")
-
-    async def drain(self, number: int) -> None:
-        """The removal of one entry and the claim of the next share a commit, as in ours."""
-        execute = self.connection.execute
-        todo = execute("SELECT seq FROM entries WHERE status = 'queued' ORDER BY seq LIMIT ?", (number,)).fetchall()
-        last = None
-        for (seq,) in [*todo, (None,)]:
-            execute("BEGIN IMMEDIATE")
-            if last is not None:
-                execute("DELETE FROM entries WHERE seq = ?", (last,))
-            if seq is not None:
-                execute("UPDATE entries SET status = 'sending' WHERE seq = ?", (seq,))
-                json.loads(execute("SELECT item FROM entries WHERE seq = ?", (seq,)).fetchone()[0])
-            execute("COMMIT")
-            last = seq
-
-    async def stop(self) -> None:
-        self.connection.close()
+    def command(self, folder: Path) -> tuple[list[str], dict[str, str]]:
+        """The process that serves it on this folder, and its environment."""
+        if not self.module:
+            about = {"items": ITEMS, "package": environment.typescript_version()}
+            return ["node", str(HERE / "adapters/typescript.mjs"), str(folder)], {
+                **os.environ,
+                "OUTBOX_BENCH": json.dumps(about),
+            }
+        python = str(environment.PYTHON) if self.peer else sys.executable
+        module = self.module if "." in self.module else f"tests.bench.adapters.{self.module}"
+        command = [python, "-I", str(HERE / "worker.py"), module, self.adapter, str(folder)]
+        return command, dict(os.environ)
 
 
-async def _send_nothing(entry: object) -> None:
-    """The remote takes everything at once."""
+SYSTEMS: Final = (
+    System("ours-sqlite", "ours, SQLite", "A", "outbox", "OurSQLite", shared=True),
+    System("ours-wal", "ours, SQLite WAL", "A", "outbox", "OurWAL", shared=True),
+    System("ours-file", "ours, JSON file", "A", "outbox", "OurFile", grows=True),
+    System("ours-memory", "ours, memory", "D", "outbox", "OurMemory", grows=True),
+    System("published-python", "published Python", "A", "outbox", "PublishedPython", peer=True, grows=True),
+    System("published-typescript", "published TypeScript", "A", "", "", grows=True),
+    System("raw-sqlite", "raw sqlite3", "A", "raw", "RawSQLite", shared=True),
+    System("raw-wal", "raw sqlite3 WAL", "A", "raw", "RawWAL", shared=True),
+    System("raw-log", "raw log", "A", "raw", "RawLog"),
+    System("persist-queue", "persist-queue Ack", "A", "peers", "PersistQueue", peer=True, shared=True),
+    System("persist-queue-unique", "persist-queue UniqueAck", "A", "peers", "PersistUnique", peer=True, shared=True),
+    System(
+        "huey", "huey", "A", "peers", "Huey", peer=True, shared=True, note="takes a task off before it runs: no ack"
+    ),
+    System(
+        "diskcache-full",
+        "diskcache Deque, FULL",
+        "A",
+        "peers",
+        "DiskCacheFull",
+        peer=True,
+        shared=True,
+        note="with sqlite_synchronous=2, which is not its default; popleft before the send: no ack",
+    ),
+    System(
+        "localqueue-durable",
+        "localqueue, DURABLE",
+        "A",
+        "peers",
+        "LocalQueueDurable",
+        peer=True,
+        shared=True,
+        note="with DurabilityMode.DURABLE, which is not its default",
+    ),
+    System(
+        "litequeue",
+        "litequeue",
+        "B",
+        "peers",
+        "LiteQueue",
+        peer=True,
+        shared=True,
+        note="sets synchronous=NORMAL in WAL mode: a power cut takes what was acknowledged last",
+    ),
+    System(
+        "diskcache",
+        "diskcache Deque",
+        "B",
+        "peers",
+        "DiskCache",
+        peer=True,
+        shared=True,
+        note="synchronous=NORMAL in WAL mode by default; popleft before the send: no ack",
+    ),
+    System(
+        "localqueue",
+        "localqueue",
+        "B",
+        "peers",
+        "LocalQueue",
+        peer=True,
+        shared=True,
+        note="DurabilityMode.RELAXED by default",
+    ),
+)
+
+BY_NAME: Final = {system.name: system for system in SYSTEMS}
+
+
+def chosen(names: Sequence[str] | None) -> list[System]:
+    """Those whose name begins with one of these; all of them for None.
+
+    Raises:
+        ValueError: a name begins none.
+    """
+    if names is None:
+        return list(SYSTEMS)
+    for name in names:
+        if not any(system.name.startswith(name) for system in SYSTEMS):
+            raise ValueError(f"no system is named {name!r}; there are {', '.join(BY_NAME)}")
+    return [system for system in SYSTEMS if any(system.name.startswith(name) for name in names)]

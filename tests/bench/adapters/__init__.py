@@ -1,0 +1,1 @@
+"""What is measured: one class a system, each run in a process, and if need be an interpreter, of its own."""
