@@ -1,8 +1,8 @@
 """Ctrl-C where CPython looks for signals: where a function of the package begins, and where a C function returns to it.
 
-``python -m tests.interrupt_sweep KIND WHAT LOOP FOLDER`` strikes at every such place of an enqueue or a drain, one run
-each, and prints how many there were or what was wrong after which. A process of its own: an interrupt in it may come
-out anywhere, and a hang must not hold up the tests.
+``python -m tests.interrupt_sweep KIND WHAT LOOP FOLDER FIRST STEP`` strikes at such places of an enqueue or a drain,
+from the first on in steps, one run each, and prints how many there were or what was wrong after which. A process of
+its own: an interrupt in it may come out anywhere, and a hang must not hold up the tests.
 """
 
 from __future__ import annotations
@@ -105,11 +105,11 @@ def run(cache: LocalCache, place: int, what: str, loop: str) -> str:
     return ctrl_c.where
 
 
-def main(kind: str, what: str, loop: str, folder: str) -> None:
+def main(kind: str, what: str, loop: str, folder: str, first: str, step: str) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     cache, places = cache_of(kind, Path(folder)), 0
-    for place in range(1, 10_000):
+    for place in range(int(first), 10_000, int(step)):
         if not run(cache, place, what, loop):
             break
         places += 1

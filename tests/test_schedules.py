@@ -14,7 +14,7 @@ from tests.reporting import report
 from tests.schedule_plan import REAL, REAL_CACHES, Rules
 from tests.schedules import ViolationError, World, quiet_log
 
-SCHEDULES = 4_000
+SCHEDULES = 2_000
 PROVEN = 20_000
 REAL_SCHEDULES = 250
 """On each of our caches on real files (in memory, where there is such a directory)."""

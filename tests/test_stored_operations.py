@@ -29,7 +29,7 @@ from tests.conftest import KEY, ManualClock, Place
 from tests.lexical import rules_broken
 from tests.stored_texts import array_texts, mutated_texts, values
 
-EXAMPLES = int(os.environ.get("OUTBOX_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("OUTBOX_EXAMPLES", "40"))
 often = settings(
     max_examples=EXAMPLES,
     deadline=None,
