@@ -319,8 +319,7 @@ def test_every_state_is_told_in_order_and_a_listener_that_fails_disturbs_nobody(
     assert "a listener of keep_draining failed" in caplog.text
 
 
-@pytest.mark.parametrize("what", ["lane", "classify"])
-def test_what_the_callers_own_functions_raise_comes_out_and_is_the_reason(what: str) -> None:
+def test_what_the_callers_classify_raises_comes_out_and_is_the_reason() -> None:
     async def main() -> None:
         queue, server = await opened_with(1), Server()
         server.for_all.append(ValueError("500"))
@@ -328,9 +327,7 @@ def test_what_the_callers_own_functions_raise_comes_out_and_is_the_reason(what: 
         def broken(_: Any) -> Any:
             raise ZeroDivisionError("a slip")
 
-        draining = (
-            keeping(queue, server.send, lane=broken) if what == "lane" else keeping(queue, server.send, classify=broken)
-        )
+        draining = keeping(queue, server.send, classify=broken)
         with pytest.raises(ZeroDivisionError):
             await draining
         assert (draining.state.name, draining.state.reason) == ("ended", "ZeroDivisionError: a slip")

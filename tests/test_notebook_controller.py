@@ -8,7 +8,6 @@ import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -367,17 +366,15 @@ def test_refused_credentials_pause_what_keeps_draining_until_it_is_resumed() -> 
 
 
 async def test_a_drain_that_breaks_says_so_and_can_be_begun_again() -> None:
-    queue, server, lanes = await opened_with(2), Server(), Random(0)
+    queue, server = await opened_with(2), Server()
+    server.for_all.append(ValueError("500"))
 
-    def lane(entry: OutboxEntry[Any]) -> str:
-        if lanes.random() < 2 and entry.id == "e1" and not server.taken:
-            raise LookupError("no lane")
-        return "all"
+    def classify(error: BaseException) -> None:
+        raise LookupError("no rule") from error
 
-    controller = controller_of(queue, server.send, lane=lane)
+    controller = controller_of(queue, server.send, classify=classify)
     state = await drained(controller)
-    assert "The drain ended: LookupError: no lane" in state.error
-    server.taken.append("something")
+    assert "The drain ended: LookupError: no rule" in state.error
     assert (await drained(controller)).counts.total == 0
 
 
