@@ -60,7 +60,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def day(server: Lab, browser: Browser, app: str, kernel: str) -> None:
     """Drain, reload, go offline and online again, correct, retry and remove what failed."""
     name = f"day-{app}-{kernel}"
-    server.write(f"{name}.ipynb", cells(name), kernel)
+    server.write(f"{name}.ipynb", cells(name, seconds=0.05), kernel)
     async with server.open(browser, f"{name}.ipynb", app=app) as notebook:
         of_the_app = set(notebook.watched.problems)  # Notebook 7 warns of its own menu
         await notebook.run_all()
